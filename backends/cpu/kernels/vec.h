@@ -1,0 +1,56 @@
+// Element-wise float kernels of a tier: one table of functions per ISA, written once over xsimd
+// batches and compiled with each tier's flags.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dot.h"
+
+namespace qllm::cpu {
+
+/// y[m, n] = (acc[m, n] - 128 * w_sum[n]) * x_scale[m] * w_scale[n] (+ bias[n]) (+ residual[m, n])
+struct EpilogueArgs {
+  const int32_t* acc = nullptr;     // [m, ldacc]
+  const int32_t* w_sum = nullptr;   // [n]
+  const float* w_scale = nullptr;   // [n]
+  const float* x_scale = nullptr;   // [m]
+  const float* bias = nullptr;      // [n] or null
+  const float* residual = nullptr;  // [m, ldres] or null; may be y itself
+  float* y = nullptr;               // [m, ldy]
+  int64_t m = 0, n = 0;
+  int64_t ldacc = 0, ldres = 0, ldy = 0;
+};
+
+/// Attention of one query head over `length` cached tokens of one KV head.
+/// out[d] = sum_j softmax_j(scale * q . k[j]) * v[j, d]
+struct AttendArgs {
+  const float* q = nullptr;         // [group, ldq]: the query heads that share this KV head
+  const uint16_t* k = nullptr;      // [length, ldkv] bf16
+  const uint16_t* v = nullptr;      // [length, ldkv] bf16
+  float* out = nullptr;             // [group, ldq]
+  float* scores = nullptr;          // scratch [group, length rounded up to 16]
+  int64_t group = 0, head_dim = 0, length = 0, ldq = 0, ldkv = 0;
+  float scale = 1.0F;
+};
+
+struct VecKernels {
+  Isa isa;
+  void (*epilogue)(const EpilogueArgs& args) noexcept;
+  /// y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps)
+  void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, float* y) noexcept;
+  /// quant/int8.h quantize_row_u8, bit for bit. Returns the scale.
+  float (*quantize_u8)(const float* x, int64_t n, int64_t n_padded, uint8_t* q) noexcept;
+  /// y[i] = silu(g_i) * u_i over interleaved blocks of 64 (graph.h SwiGluOp), n = d_ff outputs.
+  /// Relative error of the exponential at most 2^-20.
+  void (*swiglu)(const float* gate_up, int64_t n, float* y) noexcept;
+  /// Round to nearest even, NaN kept.
+  void (*to_bf16)(const float* x, int64_t n, uint16_t* y) noexcept;
+  void (*attend)(const AttendArgs& args) noexcept;
+  /// Reads `bytes` (a multiple of 256) at p once, returns a sum of all 32-bit words: for bandwidth.
+  uint32_t (*read_sum)(const void* p, int64_t bytes) noexcept;
+};
+
+/// The table of a tier. Precondition: isa_available(isa). avxvnni shares avx2's.
+const VecKernels& vec_kernels(Isa isa);
+
+}  // namespace qllm::cpu

@@ -1,0 +1,158 @@
+// What crosses the device line. A Backend loads the weights of a Graph, compiles it into a Plan and
+// makes KV caches; the engine executes the Plan on Batches. Nothing here names a device.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/log.h"
+#include "graph/graph.h"
+
+namespace qllm {
+
+/// The tensors of a model, by name and row, as float32. Implementations are safe to call from
+/// several threads at once.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  /// Writes rows [row, row+count) of `tensor` to out [count, row length].
+  virtual void read_rows(const std::string& tensor, int64_t row, int64_t count,
+                         float* out) const = 0;
+};
+
+/// Rows [row, row+count) of a weight put together from its spans, out [count, weight.k]; rows that
+/// no span names are zero.
+void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t row, int64_t count,
+                      float* out);
+
+/// All elements of a `vector` weight, its parts laid end to end, out [weight.k].
+void read_weight_vector(const TensorSource& source, const Weight& weight, float* out);
+
+/// How linears are computed.
+enum class Numerics : uint8_t {
+  fp32,  ///< float32 weights and activations (reference backend only)
+  w8a8,  ///< int8 weights per channel, int8 activations per token, exact int32 sums
+};
+
+struct BackendOptions {
+  int threads = 0;          // workers; 0: one per physical core that the process may use
+  std::string cpus;         // CPU list such as "0-3,8"; empty: all that the process may use
+  std::string isa;          // kernel tier by name; empty: the best that the machine has
+  Numerics numerics = Numerics::w8a8;
+  bool large_pages = true;  // ask for transparent large pages for weights and KV
+  LogFn log;
+};
+
+/// The shape of one sequence's KV cache.
+struct KvShape {
+  int64_t n_layers = 0;
+  int64_t n_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t capacity = 0;  // tokens
+};
+
+/// Keys and values of one sequence. `length` tokens are valid; a Plan appends.
+class KvCache {
+ public:
+  explicit KvCache(const KvShape& shape) : shape_(shape) {}
+  virtual ~KvCache() = default;
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+
+  const KvShape& shape() const { return shape_; }
+  int64_t capacity() const { return shape_.capacity; }
+  int64_t length() const { return length_; }
+  /// Forgets all tokens from `length` on. Precondition: 0 <= length <= length().
+  void truncate(int64_t length) { length_ = length; }
+  /// Called by Plan::execute once the tokens of a step are written.
+  void advance(int64_t count) { length_ += count; }
+  virtual int64_t bytes() const = 0;
+
+ private:
+  KvShape shape_;
+  int64_t length_ = 0;
+};
+
+/// Tokens [first, first+count) of a batch continue the sequence of `kv`, in order.
+struct BatchSlice {
+  KvCache* kv = nullptr;
+  int64_t first = 0;
+  int64_t count = 0;
+};
+
+/// One step: the tokens of all slices end to end, and which of them want logits.
+struct Batch {
+  std::span<const int32_t> tokens;
+  std::span<const BatchSlice> slices;
+  std::span<const int32_t> outputs;  // ascending indices into tokens
+};
+
+/// The most that one step may carry; buffers are made for it once.
+struct PlanLimits {
+  int64_t max_tokens = 512;
+  int64_t max_outputs = 1;
+};
+
+/// A compiled graph with its buffers. Not safe for two threads at once. `execute` allocates nothing.
+class Plan {
+ public:
+  virtual ~Plan() = default;
+  /// Runs one step, appends to the slices' caches, writes logits [outputs, vocab].
+  /// Throws invalid_argument beyond the limits, context_full where a cache has no room (both before
+  /// anything is changed).
+  virtual void execute(const Batch& batch, std::span<float> logits) = 0;
+  virtual const PlanLimits& limits() const = 0;
+};
+
+/// The loaded weights of one graph on one backend.
+class Weights {
+ public:
+  virtual ~Weights() = default;
+  /// Bytes held in memory: packed weights with scales and sums.
+  virtual int64_t bytes() const = 0;
+  /// Bytes that one decode step of one token reads (linears with scales, norms, one table row).
+  virtual int64_t bytes_per_step() const = 0;
+};
+
+/// What a backend found and chose: for `qllm info` and logs.
+struct BackendInfo {
+  std::string name;
+  std::vector<std::string> isa;  // tiers that this machine runs, best first
+  std::string isa_used;
+  int workers = 1;
+  int numa_nodes = 1;
+  int packages = 1;
+  int cores = 1;
+  std::vector<int> cpus;               // where the workers are pinned
+  std::vector<std::string> notes;      // one line each: quotas, large pages, oneDNN version, …
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual BackendInfo info() const = 0;
+  /// Reads, quantizes, packs and places all weights. `source` is kept for gathered rows.
+  virtual std::shared_ptr<const Weights> load(const Graph& graph,
+                                              std::shared_ptr<const TensorSource> source,
+                                              const ProgressFn& progress) = 0;
+  virtual std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) = 0;
+  virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
+                                        const PlanLimits& limits) = 0;
+  /// Runs `fn` on the thread that owns this backend's workers, and waits. What `fn` throws is
+  /// thrown here. Keeps the caller's own affinity as it is.
+  virtual void drive(const std::function<void()>& fn) { fn(); }
+  /// Read bandwidth of all workers streaming `bytes` once, in GB/s (1e9); 0 where not measurable.
+  virtual double measure_read_gbps(int64_t bytes) {
+    static_cast<void>(bytes);
+    return 0.0;
+  }
+};
+
+/// Makes a backend by name: "cpu", "reference" or "auto". Defined in backends/make_backend.cpp.
+std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOptions& options);
+
+}  // namespace qllm

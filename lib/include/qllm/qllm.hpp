@@ -1,0 +1,217 @@
+// libqllm, C++ API. Everything a program needs to run a language model on this machine.
+//
+//   auto model = qllm::Model::open("model.gguf");
+//   qllm::Session session(model);
+//   session.generate("Once upon a time", {}, [](std::string_view t) { std::cout << t; return true; });
+//
+// Errors are thrown as qllm::Error. No global state, no output, no abort. A Model may be shared by
+// threads; a Session belongs to one thread at a time (cancel() excepted).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "qllm/error.hpp"
+
+#if defined(_WIN32)
+#define QLLM_API
+#else
+#define QLLM_API __attribute__((visibility("default")))
+#endif
+
+namespace qllm {
+
+/// "major.minor.patch".
+QLLM_API std::string version();
+
+/// How to open a model.
+struct OpenOptions {
+  std::string device = "auto";  ///< "cpu", "reference" (slow, exact) or "auto" (cpu)
+  std::string scheme;           ///< "int8", or "fp32" (reference only); empty: int8 on the cpu, fp32 on the reference
+  std::string isa;              ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni"); empty: the best
+  int threads = 0;              ///< workers; 0: one per physical core that the process may use
+  std::string cpus;             ///< CPU list such as "0-3,8"; empty: all that the process may use
+  int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
+  bool large_pages = true;      ///< ask the system for large pages
+  /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
+  std::function<void(int level, std::string_view line)> log;
+  /// Receives a stage and a fraction in [0, 1]; return false to cancel. May be empty.
+  std::function<bool(std::string_view stage, double fraction)> progress;
+};
+
+/// The shape of a model of random weights, for benchmarks.
+struct SyntheticShape {
+  int64_t d_model = 2048;
+  int64_t d_ff = 8192;
+  int64_t n_layers = 16;
+  int64_t n_heads = 32;
+  int64_t n_kv_heads = 8;
+  int64_t head_dim = 64;
+  int64_t vocab = 49152;
+  uint64_t seed = 1;
+};
+
+struct TensorInfo {
+  std::string name;
+  std::string type;             // "Q4_1", …
+  std::vector<int64_t> shape;   // row-major, last dimension fastest
+  int64_t bytes = 0;
+};
+
+struct ModelInfo {
+  std::string architecture;
+  std::string name;
+  int64_t vocab_size = 0, d_model = 0, d_ff = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0;
+  int64_t head_dim = 0, rotary_dim = 0, context_length = 0;
+  float rms_norm_eps = 0, rope_base = 0;
+  bool tied_lm_head = false;
+  std::string tokenizer;        // "bpe (smollm)", "spm (llama)", or empty
+  bool has_chat_template = false;
+  int64_t parameters = 0;
+  int64_t file_bytes = 0;       // 0 for a synthetic model
+  int64_t weight_bytes = 0;     // packed, in memory; predicted where the model is only inspected
+  int64_t bytes_per_token = 0;  // read by one decode step at depth 0
+  int64_t kv_bytes_per_token = 0;
+  std::vector<TensorInfo> tensors;
+};
+
+struct MachineInfo {
+  std::string cpu;               // the processor's own name
+  std::vector<std::string> isa;  // kernel tiers that run here, best first
+  std::string isa_used;
+  int packages = 1, numa_nodes = 1, cores = 1, workers = 1;
+  std::vector<int> cpus;         // where the workers are pinned
+  int64_t memory_bytes = 0;
+  std::vector<std::string> notes;
+};
+
+struct GenerateOptions {
+  int64_t max_tokens = 256;      ///< most tokens to generate; -1: until the context is full
+  float temperature = 0.8F;      ///< 0: greedy
+  int32_t top_k = 40;            ///< keep the k likeliest; 0: all
+  float top_p = 0.95F;           ///< keep the least set of at least this mass; 1: all
+  float min_p = 0.05F;           ///< drop what is below this fraction of the likeliest; 0: none
+  float repeat_penalty = 1.0F;   ///< divide/multiply logits of recent tokens; 1: off
+  int32_t repeat_window = 64;    ///< how many recent tokens the penalty sees
+  uint64_t seed = 0;             ///< 0: from the system's entropy
+  bool ignore_end = false;       ///< go on behind an end-of-text token
+  bool add_special = true;       ///< bos as the vocabulary says
+  bool parse_special = false;    ///< recognise control tokens written out in the prompt
+};
+
+enum class FinishReason { stop, length, context_full, cancelled };
+QLLM_API std::string_view to_string(FinishReason reason);
+
+struct GenerateResult {
+  std::string text;
+  std::vector<int32_t> ids;         // generated, the end token excluded
+  int64_t prompt_tokens = 0;        // of the whole prompt
+  int64_t reused_tokens = 0;        // of them, found in the KV cache
+  int64_t generated_tokens = 0;
+  double ttft_s = 0;                // call to first token
+  double decode_s = 0;              // first token to last
+  FinishReason finish_reason = FinishReason::stop;
+};
+
+struct ChatMessage {
+  std::string role;  // "system", "user" or "assistant"
+  std::string content;
+};
+
+class ModelImpl;
+class SessionImpl;
+
+/// A loaded model. Cheap to copy: copies share it.
+class QLLM_API Model {
+ public:
+  /// Loads a GGUF file. Throws Error (io, bad_format, unsupported, out_of_memory, …).
+  static Model open(const std::string& path, const OpenOptions& options = {});
+  /// A model of random weights; it has no tokenizer.
+  static Model synthetic(const SyntheticShape& shape, const OpenOptions& options = {});
+
+  ModelInfo info() const;
+  MachineInfo machine() const;
+
+  bool has_tokenizer() const;
+  std::vector<int32_t> tokenize(std::string_view text, bool add_special = true,
+                                bool parse_special = false) const;
+  std::string detokenize(std::span<const int32_t> ids, bool special = false) const;
+  /// Renders a conversation with the model's own template, ready to be tokenized with
+  /// parse_special and without add_special where the template writes bos itself.
+  std::string render_chat(std::span<const ChatMessage> messages,
+                          bool add_generation_prompt = true) const;
+  /// Read bandwidth of the model's workers now, in GB/s (1e9 bytes/s): the ceiling of decode.
+  double measure_read_gbps(int64_t bytes = int64_t{512} << 20) const;
+
+ private:
+  friend class Session;
+  explicit Model(std::shared_ptr<ModelImpl> impl);
+  std::shared_ptr<ModelImpl> impl_;
+};
+
+/// Looks at a model without loading its weights: what `qllm info` shows.
+QLLM_API ModelInfo inspect_model(const std::string& path);
+/// The tokenizer of a model file alone, as tokenize() and detokenize() of a Model.
+class QLLM_API Vocabulary {
+ public:
+  static Vocabulary open(const std::string& path);
+  std::vector<int32_t> tokenize(std::string_view text, bool add_special = true,
+                                bool parse_special = false) const;
+  std::string detokenize(std::span<const int32_t> ids, bool special = false) const;
+  std::string render_chat(std::span<const ChatMessage> messages,
+                          bool add_generation_prompt = true) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+/// Looks at the machine as `options` would use it.
+QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
+
+/// One sequence and its KV cache.
+class QLLM_API Session {
+ public:
+  /// `max_context`: tokens the cache holds; 0: the model's context length, at most 4096.
+  /// Throws invalid_argument beyond the model's context length.
+  explicit Session(const Model& model, int64_t max_context = 0);
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  /// Receives complete UTF-8 text as it is made; return false to stop.
+  using TextFn = std::function<bool(std::string_view text)>;
+  /// Completes `prompt`. What the cache already holds of it (a common prefix) is not computed again.
+  /// Throws invalid_argument for an empty prompt, context_full for one longer than the context.
+  GenerateResult generate(std::string_view prompt, const GenerateOptions& options,
+                          const TextFn& on_text = {});
+  GenerateResult generate_ids(std::span<const int32_t> ids, const GenerateOptions& options,
+                              const TextFn& on_text = {});
+
+  /// Receives logits of tokens [first, first+count): [count, vocab]. Return false to stop.
+  using LogitsFn =
+      std::function<bool(int64_t first, int64_t count, std::span<const float> logits)>;
+  /// Forgets the cache, evaluates all ids and hands out the logits of each, some tokens at a time.
+  void evaluate(std::span<const int32_t> ids, const LogitsFn& on_logits);
+
+  /// Computes ids behind the cache without logits, in steps of max_batch_tokens: for benchmarks.
+  void prefill(std::span<const int32_t> ids);
+  /// One decode step of one token, without sampling: for benchmarks.
+  void decode(int32_t id);
+
+  int64_t position() const;     // tokens in the cache
+  int64_t max_context() const;
+  void reset();                 // forgets all
+  /// Stops generate() at the next token, from any thread or a signal handler.
+  void cancel() noexcept;
+
+ private:
+  std::unique_ptr<SessionImpl> impl_;
+};
+
+}  // namespace qllm
