@@ -4,6 +4,12 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(_WIN32)
+#define QLLM_API
+#else
+#define QLLM_API __attribute__((visibility("default")))
+#endif
+
 namespace qllm {
 
 /// What went wrong, coarse enough to branch on. The values are stable: the C API returns them.
@@ -21,7 +27,7 @@ enum class ErrorCode : int {
 };
 
 /// The one exception that leaves the library. `what()` is one line without a trailing newline.
-class Error : public std::runtime_error {
+class QLLM_API Error : public std::runtime_error {
  public:
   Error(ErrorCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   ErrorCode code() const noexcept { return code_; }

@@ -19,12 +19,6 @@
 
 #include "qllm/error.hpp"
 
-#if defined(_WIN32)
-#define QLLM_API
-#else
-#define QLLM_API __attribute__((visibility("default")))
-#endif
-
 namespace qllm {
 
 /// "major.minor.patch".
