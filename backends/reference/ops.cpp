@@ -1,0 +1,155 @@
+#include "reference/ops.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "quant/int8.h"
+
+namespace qllm::reference {
+namespace {
+
+constexpr int kLanes = 16;  // independent partial sums, so that the compiler may use vectors
+
+float dot_f32(const float* a, const float* b, int64_t n) {
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int j = 0; j < kLanes; ++j) lanes[j] += a[i + j] * b[i + j];
+  }
+  float sum = 0.0F;
+  for (float lane : lanes) sum += lane;
+  for (; i < n; ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+int32_t dot_s8(const int8_t* a, const int8_t* b, int64_t n) {
+  int32_t sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += int32_t{a[i]} * int32_t{b[i]};
+  return sum;
+}
+
+float finish(float value, int64_t i, int64_t m, int64_t n, const float* bias,
+             const float* residual) {
+  if (bias != nullptr) value += bias[i];
+  if (residual != nullptr) value += residual[m * n + i];
+  return value;
+}
+
+void linear_f32(const LinearWeights& w, const float* x, int64_t rows, const float* bias,
+                const float* residual, float* y) {
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < w.n; ++i) {
+    const float* wi = w.f32.data() + i * w.k;
+    for (int64_t m = 0; m < rows; ++m) {
+      y[m * w.n + i] = finish(dot_f32(x + m * w.k, wi, w.k), i, m, w.n, bias, residual);
+    }
+  }
+}
+
+void linear_s8(const LinearWeights& w, const float* x, int64_t rows, const float* bias,
+               const float* residual, float* y) {
+  std::vector<int8_t> q(static_cast<size_t>(rows * w.k));
+  std::vector<float> x_scale(static_cast<size_t>(rows));
+  for (int64_t m = 0; m < rows; ++m) {
+    x_scale[static_cast<size_t>(m)] = quantize_row_s8(x + m * w.k, w.k, q.data() + m * w.k);
+  }
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < w.n; ++i) {
+    const int8_t* wi = w.s8.data() + i * w.k;
+    for (int64_t m = 0; m < rows; ++m) {
+      const int32_t sum = dot_s8(q.data() + m * w.k, wi, w.k);
+      const float value = static_cast<float>(sum) * x_scale[static_cast<size_t>(m)] *
+                          w.scale[static_cast<size_t>(i)];
+      y[m * w.n + i] = finish(value, i, m, w.n, bias, residual);
+    }
+  }
+}
+
+void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, float* y) {
+  std::copy(x, x + op.head_dim, y);
+  const auto half = static_cast<int64_t>(op.inv_freq.size());
+  for (int64_t i = 0; i < half; ++i) {
+    const float angle = static_cast<float>(position) * op.inv_freq[static_cast<size_t>(i)];
+    const float c = std::cos(angle);
+    const float s = std::sin(angle);
+    const int64_t a = op.style == RopeStyle::adjacent ? 2 * i : i;
+    const int64_t b = op.style == RopeStyle::adjacent ? 2 * i + 1 : i + half;
+    y[a] = x[a] * c - x[b] * s;
+    y[b] = x[a] * s + x[b] * c;
+  }
+}
+
+}  // namespace
+
+FloatKvCache::FloatKvCache(const KvShape& shape) : KvCache(shape) {
+  const auto size = static_cast<size_t>(offset(shape.n_layers, 0));
+  k_.resize(size);
+  v_.resize(size);
+}
+
+int64_t FloatKvCache::offset(int64_t layer, int64_t token) const {
+  return (layer * capacity() + token) * shape().n_kv_heads * shape().head_dim;
+}
+
+int64_t FloatKvCache::bytes() const {
+  return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float));
+}
+
+void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
+  const auto inv =
+      static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(n) + static_cast<double>(eps)));
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inv * gain[i];
+}
+
+void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias,
+            const float* residual, float* y) {
+  if (w.s8.empty()) {
+    linear_f32(w, x, m, bias, residual, y);
+  } else {
+    linear_s8(w, x, m, bias, residual, y);
+  }
+}
+
+void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, float* q,
+                   FloatKvCache& kv) {
+  const float* x = qkv;
+  for (int64_t h = 0; h < op.n_heads; ++h, x += op.head_dim, q += op.head_dim) {
+    rotate_head(op, x, position, q);
+  }
+  float* k = kv.k(op.layer, position);
+  for (int64_t h = 0; h < op.n_kv_heads; ++h, x += op.head_dim, k += op.head_dim) {
+    rotate_head(op, x, position, k);
+  }
+  std::copy(x, x + int64_t{op.n_kv_heads} * op.head_dim, kv.v(op.layer, position));
+}
+
+void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, FloatKvCache& kv,
+            float* out) {
+  const int64_t kv_offset = head / (op.n_heads / op.n_kv_heads) * op.head_dim;
+  std::vector<float> score(static_cast<size_t>(length));
+  for (int64_t j = 0; j < length; ++j) {
+    const float* k = kv.k(op.layer, j) + kv_offset;
+    score[static_cast<size_t>(j)] = op.scale * dot_f32(q, k, op.head_dim);
+  }
+  const float top = *std::max_element(score.begin(), score.end());
+  double sum = 0.0;
+  for (float& s : score) sum += s = std::exp(s - top);
+  std::fill(out, out + op.head_dim, 0.0F);
+  for (int64_t j = 0; j < length; ++j) {
+    const auto p = static_cast<float>(score[static_cast<size_t>(j)] / sum);
+    const float* v = kv.v(op.layer, j) + kv_offset;
+    for (int64_t d = 0; d < op.head_dim; ++d) out[d] += p * v[d];
+  }
+}
+
+void swiglu(const float* gate_up, int64_t d_ff, float* y) {
+  for (int64_t i = 0; i < d_ff; ++i) {
+    const float g = gate_up[i / 64 * 128 + i % 64];
+    const float u = gate_up[i / 64 * 128 + 64 + i % 64];
+    y[i] = g / (1.0F + std::exp(-g)) * u;
+  }
+}
+
+}  // namespace qllm::reference

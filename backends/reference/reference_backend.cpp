@@ -1,0 +1,210 @@
+#include "reference/reference_backend.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "backend/batch.h"
+#include "core/error.h"
+#include "graph/liveness.h"
+#include "quant/int8.h"
+#include "reference/ops.h"
+
+namespace qllm::reference {
+namespace {
+
+/// Per graph weight: the form its role asks for.
+struct ReferenceWeights final : Weights {
+  std::shared_ptr<const TensorSource> source;
+  std::vector<LinearWeights> linears;
+  std::vector<std::vector<float>> vectors;
+  int64_t total_bytes = 0;
+  int64_t gathered_row_bytes = 0;
+
+  int64_t bytes() const override { return total_bytes; }
+  int64_t bytes_per_step() const override { return total_bytes + gathered_row_bytes; }
+};
+
+LinearWeights load_linear(const Weight& weight, const TensorSource& source, Numerics numerics) {
+  LinearWeights out;
+  out.n = weight.n;
+  out.k = weight.k;
+  const auto size = static_cast<size_t>(weight.n * weight.k);
+  if (numerics == Numerics::fp32) {
+    out.f32.resize(size);
+    read_weight_rows(source, weight, 0, weight.n, out.f32.data());
+    return out;
+  }
+  out.s8.resize(size);
+  out.scale.resize(static_cast<size_t>(weight.n));
+  std::vector<float> row(static_cast<size_t>(weight.k));
+  for (int64_t i = 0; i < weight.n; ++i) {
+    read_weight_rows(source, weight, i, 1, row.data());
+    out.scale[static_cast<size_t>(i)] =
+        quantize_row_s8(row.data(), weight.k, out.s8.data() + i * weight.k);
+  }
+  return out;
+}
+
+int64_t linear_bytes(const LinearWeights& w) {
+  return static_cast<int64_t>(w.f32.size() * 4 + w.s8.size() + w.scale.size() * 4);
+}
+
+class ReferencePlan final : public Plan {
+ public:
+  ReferencePlan(const Graph& graph, std::shared_ptr<const ReferenceWeights> weights,
+                const PlanLimits& limits)
+      : graph_(graph), weights_(std::move(weights)), limits_(limits), plan_(plan_buffers(graph)) {
+    for (const BufferPlan::Buffer& b : plan_.buffers) {
+      const int64_t rows = b.rows == Rows::tokens ? limits.max_tokens : limits.max_outputs;
+      buffers_.emplace_back(static_cast<size_t>(rows * b.width));
+    }
+  }
+
+  const PlanLimits& limits() const override { return limits_; }
+
+  void execute(const Batch& batch, std::span<float> logits) override {
+    const int64_t vocab = graph_.value(graph_.logits).width;
+    check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+    batch_ = &batch;
+    for (const Op& op : graph_.ops) std::visit(*this, op);
+    const float* out = at(graph_.logits);
+    std::copy(out, out + static_cast<int64_t>(batch.outputs.size()) * vocab, logits.begin());
+    for (const BatchSlice& slice : batch.slices) slice.kv->advance(slice.count);
+  }
+
+  void operator()(const EmbedOp& op) {
+    const Weight& table = graph_.weight(op.table);
+    float* out = at(op.out);
+    for (size_t t = 0; t < batch_->tokens.size(); ++t) {
+      read_weight_rows(*weights_->source, table, batch_->tokens[t], 1,
+                       out + static_cast<int64_t>(t) * table.k);
+    }
+  }
+  void operator()(const RmsNormOp& op) {
+    const int64_t n = graph_.value(op.in).width;
+    for (int64_t r = 0; r < rows(op.in); ++r) {
+      rms_norm(at(op.in) + r * n, vector(op.gain), op.eps, n, at(op.out) + r * n);
+    }
+  }
+  void operator()(const LinearOp& op) {
+    linear(weights_->linears[static_cast<size_t>(op.weight)], at(op.in), rows(op.in),
+           op.bias == kNone ? nullptr : vector(op.bias),
+           op.residual == kNone ? nullptr : at(op.residual), at(op.out));
+  }
+  void operator()(const RopeKvWriteOp& op) {
+    for_each_token([&](int64_t t, FloatKvCache& kv, int64_t position) {
+      rope_kv_write(op, row(op.qkv, t), position, row(op.q, t), kv);
+    });
+  }
+  void operator()(const AttentionOp& op) {
+    for_each_token([&](int64_t t, FloatKvCache& kv, int64_t position) {
+#pragma omp parallel for schedule(static)
+      for (int64_t h = 0; h < op.n_heads; ++h) {
+        attend(op, row(op.q, t) + h * op.head_dim, h, position + 1, kv,
+               row(op.out, t) + h * op.head_dim);
+      }
+    });
+  }
+  void operator()(const SwiGluOp& op) {
+    for (int64_t r = 0; r < rows(op.out); ++r) {
+      swiglu(row(op.gate_up, r), graph_.value(op.out).width, row(op.out, r));
+    }
+  }
+  void operator()(const SelectRowsOp& op) {
+    const int64_t n = graph_.value(op.in).width;
+    for (size_t r = 0; r < batch_->outputs.size(); ++r) {
+      const float* in = row(op.in, batch_->outputs[r]);
+      std::copy(in, in + n, row(op.out, static_cast<int64_t>(r)));
+    }
+  }
+
+ private:
+  float* at(ValueId id) {
+    return buffers_[static_cast<size_t>(plan_.buffer_of[static_cast<size_t>(id)])].data();
+  }
+  float* row(ValueId id, int64_t r) { return at(id) + r * graph_.value(id).width; }
+  const float* vector(WeightId id) const {
+    return weights_->vectors[static_cast<size_t>(id)].data();
+  }
+  int64_t rows(ValueId id) const {
+    return static_cast<int64_t>(graph_.value(id).rows == Rows::tokens ? batch_->tokens.size()
+                                                                      : batch_->outputs.size());
+  }
+  template <typename F>
+  void for_each_token(F f) {
+    for (const BatchSlice& slice : batch_->slices) {
+      auto& kv = dynamic_cast<FloatKvCache&>(*slice.kv);
+      for (int64_t i = 0; i < slice.count; ++i) f(slice.first + i, kv, kv.length() + i);
+    }
+  }
+
+  Graph graph_;
+  std::shared_ptr<const ReferenceWeights> weights_;
+  PlanLimits limits_;
+  BufferPlan plan_;
+  std::vector<std::vector<float>> buffers_;
+  const Batch* batch_ = nullptr;
+};
+
+class ReferenceBackend final : public Backend {
+ public:
+  explicit ReferenceBackend(const BackendOptions& options) : numerics_(options.numerics) {}
+
+  BackendInfo info() const override {
+    BackendInfo info;
+    info.name = "reference";
+    info.isa = {"reference"};
+    info.isa_used = "reference";
+    info.notes = {numerics_ == Numerics::fp32 ? "fp32 weights and activations"
+                                              : "exact-integer W8A8"};
+    return info;
+  }
+
+  std::shared_ptr<const Weights> load(const Graph& graph,
+                                      std::shared_ptr<const TensorSource> source,
+                                      const ProgressFn& progress) override {
+    auto out = std::make_shared<ReferenceWeights>();
+    out->linears.resize(graph.weights.size());
+    out->vectors.resize(graph.weights.size());
+    for (size_t i = 0; i < graph.weights.size(); ++i) {
+      const Weight& weight = graph.weights[i];
+      if (weight.role == WeightRole::linear) {
+        out->linears[i] = load_linear(weight, *source, numerics_);
+        out->total_bytes += linear_bytes(out->linears[i]);
+      } else if (weight.role == WeightRole::vector) {
+        out->vectors[i].resize(static_cast<size_t>(weight.k));
+        read_weight_vector(*source, weight, out->vectors[i].data());
+        out->total_bytes += weight.k * 4;
+      } else {
+        out->gathered_row_bytes += weight.k * 4;
+      }
+      const double done = static_cast<double>(i + 1) / static_cast<double>(graph.weights.size());
+      require(!progress || progress("loading", done), ErrorCode::cancelled, "loading: cancelled");
+    }
+    out->source = std::move(source);
+    return out;
+  }
+
+  std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) override {
+    return std::make_unique<FloatKvCache>(shape);
+  }
+
+  std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
+                                const PlanLimits& limits) override {
+    auto own = std::dynamic_pointer_cast<const ReferenceWeights>(std::move(weights));
+    require(own != nullptr, ErrorCode::invalid_argument, "reference: weights of another backend");
+    return std::make_unique<ReferencePlan>(graph, std::move(own), limits);
+  }
+
+ private:
+  Numerics numerics_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
+  return std::make_unique<ReferenceBackend>(options);
+}
+
+}  // namespace qllm::reference
