@@ -5,12 +5,9 @@
 #include <string>
 #include <string_view>
 
-namespace qllm {
+#include "qllm/chat_message.hpp"
 
-struct ChatMessage {
-  std::string role;  // "system", "user" or "assistant"
-  std::string content;
-};
+namespace qllm {
 
 enum class ChatFormat { chatml, llama2, llama3 };
 

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "qllm/chat_message.hpp"
 #include "qllm/error.hpp"
 
 namespace qllm {
@@ -113,11 +114,6 @@ struct GenerateResult {
   FinishReason finish_reason = FinishReason::stop;
 };
 
-struct ChatMessage {
-  std::string role;  // "system", "user" or "assistant"
-  std::string content;
-};
-
 class ModelImpl;
 class SessionImpl;
 
@@ -168,7 +164,7 @@ class QLLM_API Vocabulary {
 /// Looks at the machine as `options` would use it.
 QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
 
-/// One sequence and its KV cache.
+/// One sequence and its KV cache. Callbacks run on the caller's thread; what they throw comes through.
 class QLLM_API Session {
  public:
   /// `max_context`: tokens the cache holds; 0: the model's context length, at most 4096.
@@ -201,7 +197,8 @@ class QLLM_API Session {
   int64_t position() const;     // tokens in the cache
   int64_t max_context() const;
   void reset();                 // forgets all
-  /// Stops generate() at the next token, from any thread or a signal handler.
+  /// Stops generate(), evaluate() or prefill() at the next step, from any thread or a signal handler;
+  /// said while none runs, it stops the next one.
   void cancel() noexcept;
 
  private:
