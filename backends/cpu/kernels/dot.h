@@ -1,9 +1,11 @@
 // The contract of every int8 kernel, and the registry that feeds dispatch, tests and benches.
 //
-//   acc[m * ldacc + n] = sum_{k < K} x[m * ldx + k] * w[packed_offset(n, k, K)]       0 <= m < M, 0 <= n < N
+//   acc[m * ldacc + n] = sum_{k < K} x[m * ldx + k] * w[packed_offset(n, k, K)]       0 <= m < M, 0
+//   <= n < N
 //
-// x u8, w s8, acc exact int32 (quant/packing.h has the layout; K and N are multiples of 64; x, w and
-// acc are 64-byte aligned, ldx and ldacc multiples of 64). |sum| <= K * 255 * 128 < 2^31 for K <= 65,792.
+// x u8, w s8, acc exact int32 (quant/packing.h has the layout; K and N are multiples of 64; x, w
+// and acc are 64-byte aligned, ldx and ldacc multiples of 64). |sum| <= K * 255 * 128 < 2^31 for K
+// <= 65,792.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +21,9 @@ enum class Isa : uint8_t { scalar, avx2, avxvnni, avx512vnni };
 std::string_view isa_name(Isa isa);
 
 struct DotArgs {
-  const uint8_t* x = nullptr;   // [m, ldx]
-  const int8_t* w = nullptr;    // packed [n/64][k/64][4096]
-  int32_t* acc = nullptr;       // [m, ldacc]
+  const uint8_t* x = nullptr;  // [m, ldx]
+  const int8_t* w = nullptr;   // packed [n/64][k/64][4096]
+  int32_t* acc = nullptr;      // [m, ldacc]
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
@@ -30,9 +32,9 @@ struct DotArgs {
 };
 
 struct DotKernel {
-  const char* name;             // op, types, layout, ISA: "dot_u8s8s32_n64k4_avx2"
+  const char* name;  // op, types, layout, ISA: "dot_u8s8s32_n64k4_avx2"
   Isa isa;
-  int64_t m_min;                // the range of M that it is meant for; correct for every M >= 1
+  int64_t m_min;  // the range of M that it is meant for; correct for every M >= 1
   int64_t m_max;
   void (*run)(const DotArgs& args) noexcept;
 };

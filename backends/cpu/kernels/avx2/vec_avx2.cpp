@@ -1,0 +1,62 @@
+// The float kernels on AVX2 with FMA.
+#include <immintrin.h>
+
+#include "kernels/vec_impl.h"
+
+namespace qllm::cpu::avx2 {
+namespace {
+
+struct Tier {
+  using Arch = xsimd::fma3<xsimd::avx2>;
+  using F = xsimd::batch<float, Arch>;
+
+  static F pow2(F n) {
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+  }
+
+  static F load_bf16(const uint16_t* p) {
+    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+  }
+
+  static void store_bf16(F f, uint16_t* p) {
+    const __m256 v = f;
+    const __m256i bits = _mm256_castps_si256(v);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded =
+        _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    const __m256i kept = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));  // quiet
+    const __m256i r = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, kept, nan), 16);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1)));
+  }
+
+  static void store_u8(F v, uint8_t* p) {
+    const __m256i i = _mm256_cvtps_epi32(v);
+    const __m128i s = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(s, s));
+  }
+
+  static uint32_t sum_words(const void* p, int64_t bytes) {
+    const auto* v = static_cast<const __m256i*>(p);
+    __m256i sum[8] = {};
+    for (int64_t i = 0; i < bytes / 32; i += 8) {
+      for (int j = 0; j < 8; ++j) sum[j] = _mm256_add_epi32(sum[j], _mm256_loadu_si256(v + i + j));
+    }
+    for (int j = 1; j < 8; ++j) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum[0]), _mm256_extracti128_si256(sum[0], 1));
+    s = _mm_add_epi32(s, _mm_srli_si128(s, 8));
+    s = _mm_add_epi32(s, _mm_srli_si128(s, 4));
+    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
+  }
+};
+
+constexpr VecKernels kTable = VecImpl<Tier>::table(Isa::avx2);
+
+}  // namespace
+
+const VecKernels& vec_kernels() noexcept { return kTable; }
+
+}  // namespace qllm::cpu::avx2

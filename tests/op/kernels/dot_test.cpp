@@ -1,0 +1,89 @@
+// Every registered int8 kernel against exact sums, bit for bit.
+#include <doctest/doctest.h>
+
+#include <limits>
+#include <string>
+
+#include "op/kernels/dot_problem.h"
+
+using namespace qllm;        // NOLINT
+using namespace qllm::test;  // NOLINT
+
+namespace {
+
+template <typename Check>
+void for_each_available(const Check& check) {
+  for (const cpu::DotKernel& kernel : cpu::dot_kernels()) {
+    if (cpu::isa_available(kernel.isa)) check(kernel);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("dot kernels: those whose tier the machine lacks are skipped") {
+  for (const cpu::DotKernel& kernel : cpu::dot_kernels()) {
+    const std::string name(kernel.name);
+    if (!cpu::isa_available(kernel.isa)) MESSAGE("skipped, the machine lacks its tier: " << name);
+  }
+}
+
+TEST_CASE("dot kernels: equal the exact sums at ragged M, N and K") {
+  const int64_t shapes[][2] = {{64, 64}, {1, 1}, {65, 63}, {100, 200}, {128, 577}};
+  for (const auto& [n, k] : shapes) {
+    for (int64_t m = 1; m <= 70; m += m < 20 ? 1 : 5) {
+      const DotProblem problem(m, n, k, Fill::random, static_cast<uint32_t>(m));
+      for_each_available([&](const cpu::DotKernel& kernel) {
+        const std::string name(kernel.name);
+        CAPTURE(name);
+        CAPTURE(m);
+        CAPTURE(n);
+        CAPTURE(k);
+        CHECK(problem.mismatches(kernel.run) == 0);
+      });
+    }
+  }
+}
+
+TEST_CASE("dot kernels: exact at the ends of the value range and K = 8192") {
+  for (const Fill fill : {Fill::largest, Fill::most_negative, Fill::random}) {
+    for (const int64_t m : {1, 2, 5, 13}) {
+      const DotProblem problem(m, 64, 8192, fill);
+      for_each_available([&](const cpu::DotKernel& kernel) {
+        const std::string name(kernel.name);
+        CAPTURE(name);
+        CAPTURE(m);
+        CHECK(problem.mismatches(kernel.run) == 0);
+      });
+    }
+  }
+}
+
+TEST_CASE("dot kernels: the check notices a wrong kernel") {
+  const DotProblem problem(3, 64, 64, Fill::random);
+  CHECK(problem.mismatches([](const cpu::DotArgs& args) noexcept {
+    cpu::select_dot_kernel(cpu::Isa::scalar, args.m).run(args);
+    args.acc[args.ldacc + 5] += 1;
+  }) == 1);
+}
+
+TEST_CASE("select_dot_kernel: each tier has one kernel for every M, within its range") {
+  for (const cpu::Isa isa :
+       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
+    for (int64_t m = 1; m <= 1000; ++m) {
+      const cpu::DotKernel& kernel = cpu::select_dot_kernel(isa, m);
+      REQUIRE(kernel.isa == isa);
+      REQUIRE(m >= kernel.m_min);
+      REQUIRE(m <= kernel.m_max);
+    }
+    CHECK(cpu::select_dot_kernel(isa, std::numeric_limits<int64_t>::max()).isa == isa);
+  }
+}
+
+TEST_CASE("best_isa: is available, and none better is") {
+  CHECK(cpu::isa_available(cpu::best_isa()));
+  CHECK(cpu::isa_available(cpu::Isa::scalar));
+  for (int i = static_cast<int>(cpu::best_isa()) + 1; i <= static_cast<int>(cpu::Isa::avx512vnni);
+       ++i) {
+    CHECK_FALSE(cpu::isa_available(static_cast<cpu::Isa>(i)));
+  }
+}
