@@ -1,0 +1,36 @@
+#include "backend/backend.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+
+namespace qllm {
+
+void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t row, int64_t count,
+                      float* out) {
+  require(row >= 0 && count >= 0 && row <= weight.n && count <= weight.n - row,
+          ErrorCode::invalid_argument, "weight {}: {} rows from row {} on asked of {}", weight.name,
+          count, row, weight.n);
+  std::memset(out, 0, static_cast<size_t>(count * weight.k) * sizeof(float));
+  for (const RowSpan& span : weight.rows) {
+    const int64_t begin = std::max(row, span.row);
+    const int64_t end = std::min(row + count, span.row + span.count);
+    if (begin >= end) continue;
+    source.read_rows(span.tensor, span.tensor_row + (begin - span.row), end - begin,
+                     out + (begin - row) * weight.k);
+  }
+}
+
+void read_weight_vector(const TensorSource& source, const Weight& weight, float* out) {
+  std::memset(out, 0, static_cast<size_t>(weight.k) * sizeof(float));
+  for (const RowSpan& part : weight.rows) {
+    require(part.row >= 0 && part.count >= 0 && part.row <= weight.k &&
+                part.count <= weight.k - part.row,
+            ErrorCode::internal, "weight {}: part {} ends outside of its {} elements", weight.name,
+            part.tensor, weight.k);
+    source.read_rows(part.tensor, part.tensor_row, 1, out + part.row);
+  }
+}
+
+}  // namespace qllm
