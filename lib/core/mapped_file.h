@@ -7,12 +7,12 @@
 
 namespace qllm {
 
-/// Maps a regular file for reading; the mapping ends with the object. The file must not be truncated
-/// by others while it is mapped: the system answers a read past its new end with SIGBUS.
+/// Maps a regular file for reading; the mapping ends with the object. The file must not be
+/// truncated by others while it is mapped: the system answers a read past its new end with SIGBUS.
 class MappedFile {
  public:
-  /// Throws not_found for a missing file, io for a directory, a device, or one that cannot be opened
-  /// or mapped, bad_format for an empty one.
+  /// Throws not_found for a missing file, io for a directory, a device, or one that cannot be
+  /// opened or mapped, bad_format for an empty one.
   explicit MappedFile(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -7,8 +7,8 @@
 namespace qllm {
 namespace {
 
-constexpr int64_t kMaxWidth = 65536;             // d_model
-constexpr int64_t kMaxK = 65792;                 // exact int32 sums (backends/cpu/kernels/dot.h)
+constexpr int64_t kMaxWidth = 65536;  // d_model
+constexpr int64_t kMaxK = 65792;      // exact int32 sums (backends/cpu/kernels/dot.h)
 constexpr int64_t kMaxLayers = 1024;
 constexpr int64_t kMaxVocab = int64_t{4} << 20;
 constexpr int64_t kMaxHeads = 4096;

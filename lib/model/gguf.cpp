@@ -20,19 +20,27 @@ T load(const std::byte* p) {
 /// A scalar integer; nothing where the type is none or the value does not fit into int64.
 std::optional<int64_t> as_integer(GgufValueType type, const std::byte* p) {
   switch (type) {
-    case GgufValueType::u8: return load<uint8_t>(p);
-    case GgufValueType::i8: return load<int8_t>(p);
-    case GgufValueType::u16: return load<uint16_t>(p);
-    case GgufValueType::i16: return load<int16_t>(p);
-    case GgufValueType::u32: return load<uint32_t>(p);
-    case GgufValueType::i32: return load<int32_t>(p);
-    case GgufValueType::i64: return load<int64_t>(p);
+    case GgufValueType::u8:
+      return load<uint8_t>(p);
+    case GgufValueType::i8:
+      return load<int8_t>(p);
+    case GgufValueType::u16:
+      return load<uint16_t>(p);
+    case GgufValueType::i16:
+      return load<int16_t>(p);
+    case GgufValueType::u32:
+      return load<uint32_t>(p);
+    case GgufValueType::i32:
+      return load<int32_t>(p);
+    case GgufValueType::i64:
+      return load<int64_t>(p);
     case GgufValueType::u64: {
       const auto value = load<uint64_t>(p);
       if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return std::nullopt;
       return static_cast<int64_t>(value);
     }
-    default: return std::nullopt;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -40,7 +48,8 @@ std::string show_value(const GgufValue& value) {
   if (value.type == GgufValueType::array) {
     return fmt::format("an array of {} {}", value.count, gguf_type_name(value.element));
   }
-  if (value.type == GgufValueType::u64) return fmt::format("u64 {}", load<uint64_t>(value.bytes.data()));
+  if (value.type == GgufValueType::u64)
+    return fmt::format("u64 {}", load<uint64_t>(value.bytes.data()));
   if (const auto number = as_integer(value.type, value.bytes.data())) {
     return fmt::format("{} {}", gguf_type_name(value.type), *number);
   }
@@ -68,7 +77,7 @@ bool names_a_part(const std::string& path) {
 }  // namespace
 
 std::string gguf_type_name(GgufValueType type) {
-  constexpr std::string_view kNames[] = {"u8",  "i8",     "u16",   "i16", "u32", "i32", "f32",
+  constexpr std::string_view kNames[] = {"u8",   "i8",     "u16",   "i16", "u32", "i32", "f32",
                                          "bool", "string", "array", "u64", "i64", "f64"};
   const auto id = static_cast<uint32_t>(type);
   return id < std::size(kNames) ? std::string(kNames[id]) : std::to_string(id);
@@ -137,8 +146,8 @@ const GgufTensor& GgufFile::tensor(std::string_view name) const {
 
 void GgufFile::fail_type(std::string_view key, std::string_view expected,
                          const GgufValue& found) const {
-  fail(ErrorCode::bad_format, "{}: key {}: expected {}, found {}", origin_, printable(key), expected,
-       show_value(found));
+  fail(ErrorCode::bad_format, "{}: key {}: expected {}, found {}", origin_, printable(key),
+       expected, show_value(found));
 }
 
 void GgufFile::fail_missing(std::string_view key) const {

@@ -21,8 +21,19 @@ class MappedFile;
 
 /// Value types as they stand in a file.
 enum class GgufValueType : uint32_t {
-  u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, boolean = 7, string = 8, array = 9,
-  u64 = 10, i64 = 11, f64 = 12,
+  u8 = 0,
+  i8 = 1,
+  u16 = 2,
+  i16 = 3,
+  u32 = 4,
+  i32 = 5,
+  f32 = 6,
+  boolean = 7,
+  string = 8,
+  array = 9,
+  u64 = 10,
+  i64 = 11,
+  f64 = 12,
 };
 
 /// "u32", "string", …; the id in digits for a type that does not exist.
@@ -52,8 +63,8 @@ struct GgufTensor {
 /// A parsed file; immutable, safe for many threads. Lives as long as its views are used.
 class GgufFile {
  public:
-  /// Maps and parses. Throws not_found, io, bad_format, or unsupported (version 1, big endian, split
-  /// files, nested arrays, tensor types that are not read).
+  /// Maps and parses. Throws not_found, io, bad_format, or unsupported (version 1, big endian,
+  /// split files, nested arrays, tensor types that are not read).
   static std::shared_ptr<const GgufFile> open(const std::string& path);
   /// Parses bytes that the caller keeps alive; `origin` begins each message.
   static std::shared_ptr<const GgufFile> parse(std::span<const std::byte> bytes,

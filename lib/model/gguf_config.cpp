@@ -24,9 +24,7 @@ class ConfigReader {
     return value ? bounded(name, *value) : otherwise;
   }
 
-  float number(std::string_view name) const {
-    return static_cast<float>(file_.get_f64(key(name)));
-  }
+  float number(std::string_view name) const { return static_cast<float>(file_.get_f64(key(name))); }
 
   float number_or(std::string_view name, float otherwise) const {
     return static_cast<float>(file_.find_f64(key(name)).value_or(otherwise));

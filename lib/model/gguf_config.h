@@ -10,8 +10,8 @@ namespace qllm {
 /// architecture, rope scaling other than linear, or experts; bad_format naming key or tensor.
 ModelConfig config_from_gguf(const GgufFile& file);
 
-/// Throws bad_format for a missing tensor or one of another shape ("expected [a, b], found [c, d]"),
-/// unsupported for a tensor that the architecture as built here would leave unread.
+/// Throws bad_format for a missing tensor or one of another shape ("expected [a, b], found [c,
+/// d]"), unsupported for a tensor that the architecture as built here would leave unread.
 void check_tensors(const GgufFile& file, const ModelConfig& config);
 
 }  // namespace qllm

@@ -9,11 +9,11 @@
 namespace qllm {
 namespace {
 
-constexpr uint32_t kMagic = 0x46554747;           // "GGUF"
-constexpr uint64_t kMaxKeyBytes = 65535;          // the specification's limit
-constexpr uint64_t kMaxTensorNameBytes = 64;      // likewise
-constexpr uint32_t kMaxDims = 4;                  // likewise
-constexpr uint64_t kMaxAlignment = 1U << 20;      // ours; 32 is usual
+constexpr uint32_t kMagic = 0x46554747;       // "GGUF"
+constexpr uint64_t kMaxKeyBytes = 65535;      // the specification's limit
+constexpr uint64_t kMaxTensorNameBytes = 64;  // likewise
+constexpr uint32_t kMaxDims = 4;              // likewise
+constexpr uint64_t kMaxAlignment = 1U << 20;  // ours; 32 is usual
 // The least that one entry takes in the file: bounds a count before anything is sized by it.
 constexpr uint64_t kLeastValueEntry = 8 + 1 + 4 + 1;
 constexpr uint64_t kLeastTensorEntry = 8 + 1 + 4 + 8 + 4 + 8;
@@ -23,17 +23,22 @@ uint64_t scalar_bytes(GgufValueType type) {
   switch (type) {
     case GgufValueType::u8:
     case GgufValueType::i8:
-    case GgufValueType::boolean: return 1;
+    case GgufValueType::boolean:
+      return 1;
     case GgufValueType::u16:
-    case GgufValueType::i16: return 2;
+    case GgufValueType::i16:
+      return 2;
     case GgufValueType::u32:
     case GgufValueType::i32:
-    case GgufValueType::f32: return 4;
+    case GgufValueType::f32:
+      return 4;
     case GgufValueType::u64:
     case GgufValueType::i64:
-    case GgufValueType::f64: return 8;
+    case GgufValueType::f64:
+      return 8;
     case GgufValueType::string:
-    case GgufValueType::array: return 0;
+    case GgufValueType::array:
+      return 0;
   }
   return 0;
 }
@@ -146,9 +151,10 @@ void GgufParser::read_alignment() {
 
 void GgufParser::refuse_splits() const {
   const uint64_t parts = file_->find_u64("split.count").value_or(1);
-  require(parts <= 1, ErrorCode::unsupported,
-          "{}: one of {} parts of a split model; join them into one file first (gguf-split --merge)",
-          file_->origin_, parts);
+  require(
+      parts <= 1, ErrorCode::unsupported,
+      "{}: one of {} parts of a split model; join them into one file first (gguf-split --merge)",
+      file_->origin_, parts);
 }
 
 std::vector<int64_t> GgufParser::read_shape(std::string_view tensor) {
@@ -161,8 +167,8 @@ std::vector<int64_t> GgufParser::read_shape(std::string_view tensor) {
   uint64_t elements = 1;
   for (uint32_t i = 0; i < dims; ++i) {
     const auto size = reader_.read<uint64_t>(shown);
-    require(size != 0, ErrorCode::bad_format, "{}: tensor {}: dimension {} is zero",
-            file_->origin_, shown, i);
+    require(size != 0, ErrorCode::bad_format, "{}: tensor {}: dimension {} is zero", file_->origin_,
+            shown, i);
     require(checked_mul(elements, size, &elements) &&
                 elements <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) / 8,
             ErrorCode::bad_format, "{}: tensor {}: the product of its dimensions overflows",

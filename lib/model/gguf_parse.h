@@ -9,8 +9,7 @@ namespace qllm {
 class GgufParser {
  public:
   /// `file` has its origin and bytes; the rest is filled by run().
-  explicit GgufParser(GgufFile* file)
-      : file_(file), reader_(file->bytes_, file->origin_) {}
+  explicit GgufParser(GgufFile* file) : file_(file), reader_(file->bytes_, file->origin_) {}
   /// Throws bad_format or unsupported.
   void run();
 

@@ -19,9 +19,9 @@ void GgufTensorSource::read_rows(const std::string& tensor, int64_t row, int64_t
           "{}: tensor {}: expected 1 or 2 dimensions, found {}", file_->origin(), found->name,
           found->shape.size());
   const int64_t rows = found->rows();
-  require(row >= 0 && count >= 0 && row <= rows && count <= rows - row,
-          ErrorCode::invalid_argument, "{}: tensor {}: {} rows from row {} on asked of {}",
-          file_->origin(), found->name, count, row, rows);
+  require(row >= 0 && count >= 0 && row <= rows && count <= rows - row, ErrorCode::invalid_argument,
+          "{}: tensor {}: {} rows from row {} on asked of {}", file_->origin(), found->name, count,
+          row, rows);
   read_tensor_rows(*found, row, count, out);
 }
 

@@ -16,8 +16,9 @@ void read_tensor_rows(const GgufTensor& tensor, int64_t row, int64_t count, floa
 class GgufTensorSource final : public TensorSource {
  public:
   explicit GgufTensorSource(std::shared_ptr<const GgufFile> file) : file_(std::move(file)) {}
-  /// Rows of a 1-D (one row) or 2-D tensor, out [count, row length]. Throws not_found for an unknown
-  /// tensor, invalid_argument for rows outside of it, unsupported for more than two dimensions.
+  /// Rows of a 1-D (one row) or 2-D tensor, out [count, row length]. Throws not_found for an
+  /// unknown tensor, invalid_argument for rows outside of it, unsupported for more than two
+  /// dimensions.
   void read_rows(const std::string& tensor, int64_t row, int64_t count, float* out) const override;
 
   const GgufFile& file() const { return *file_; }

@@ -125,8 +125,7 @@ Vocab vocab_from_gguf(const GgufFile& file) {
   read_special_tokens(file, &vocab);
   vocab.add_bos = file.find_bool(key("add_bos_token")).value_or(vocab.add_bos);
   vocab.add_eos = file.find_bool(key("add_eos_token")).value_or(false);
-  vocab.add_space_prefix =
-      file.find_bool(key("add_space_prefix")).value_or(vocab.add_space_prefix);
+  vocab.add_space_prefix = file.find_bool(key("add_space_prefix")).value_or(vocab.add_space_prefix);
   vocab.chat_template = file.find_string("tokenizer.chat_template").value_or("");
   return vocab;
 }

@@ -8,7 +8,8 @@
 
 namespace qllm {
 
-/// Builds the forward pass. Tensors are named as in GGUF files (token_embd.weight, blk.N.attn_q.weight, …).
+/// Builds the forward pass. Tensors are named as in GGUF files (token_embd.weight,
+/// blk.N.attn_q.weight, …).
 Graph build_llama(const ModelConfig& config);
 
 }  // namespace qllm

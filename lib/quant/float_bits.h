@@ -1,4 +1,4 @@
-// Half-precision floats as bits. Plain functions: their compilation is that of who includes them.
+// Half-precision floats as bits. Not for kernels/<tier>: their inline copies may be shared by the linker.
 #pragma once
 
 #include <bit>
@@ -11,8 +11,8 @@ inline float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
   const uint32_t shifted = static_cast<uint32_t>(half & 0x7FFFU) << 13;
   constexpr uint32_t kRebias = (127U - 15U) << 23;
-  // Subnormal: 2^-14 (1 + f) - 2^-14 is exact and, unlike a shift alone, has no subnormal operand, so
-  // it holds where the host program flushes those to zero.
+  // Subnormal: 2^-14 (1 + f) - 2^-14 is exact and, unlike a shift alone, has no subnormal operand,
+  // so it holds where the host program flushes those to zero.
   constexpr uint32_t kLeastNormal = 113U << 23;
   const float subnormal =
       std::bit_cast<float>(kLeastNormal + shifted) - std::bit_cast<float>(kLeastNormal);

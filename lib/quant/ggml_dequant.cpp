@@ -1,5 +1,5 @@
-// In the formulas below d and m are binary16 scales, q the stored integer, y the value. Products are
-// rounded to float32 one by one, in the order written: that is part of the format.
+// In the formulas below d and m are binary16 scales, q the stored integer, y the value. Products
+// are rounded to float32 one by one, in the order written: that is part of the format.
 #include "quant/ggml_dequant.h"
 
 #include <cstring>
@@ -98,19 +98,33 @@ void row_of_blocks(const GgmlTypeInfo& info, const std::byte* src, int64_t n, fl
 void dequantize_row(GgmlType type, const std::byte* src, int64_t n, float* out) {
   const GgmlTypeInfo& info = ggml_type_info(type);
   switch (type) {
-    case GgmlType::f32: std::memcpy(out, src, static_cast<size_t>(n) * sizeof(float)); return;
-    case GgmlType::f16: return row_f16(src, n, out);
-    case GgmlType::bf16: return row_bf16(src, n, out);
-    case GgmlType::q4_0: return row_of_blocks<block_q4_0>(info, src, n, out);
-    case GgmlType::q4_1: return row_of_blocks<block_q4_1>(info, src, n, out);
-    case GgmlType::q5_0: return row_of_blocks<block_q5_0>(info, src, n, out);
-    case GgmlType::q5_1: return row_of_blocks<block_q5_1>(info, src, n, out);
-    case GgmlType::q8_0: return row_of_blocks<block_q8_0>(info, src, n, out);
-    case GgmlType::q2_k: return row_of_blocks<dequantize_block_q2_k>(info, src, n, out);
-    case GgmlType::q3_k: return row_of_blocks<dequantize_block_q3_k>(info, src, n, out);
-    case GgmlType::q4_k: return row_of_blocks<dequantize_block_q4_k>(info, src, n, out);
-    case GgmlType::q5_k: return row_of_blocks<dequantize_block_q5_k>(info, src, n, out);
-    case GgmlType::q6_k: return row_of_blocks<dequantize_block_q6_k>(info, src, n, out);
+    case GgmlType::f32:
+      std::memcpy(out, src, static_cast<size_t>(n) * sizeof(float));
+      return;
+    case GgmlType::f16:
+      return row_f16(src, n, out);
+    case GgmlType::bf16:
+      return row_bf16(src, n, out);
+    case GgmlType::q4_0:
+      return row_of_blocks<block_q4_0>(info, src, n, out);
+    case GgmlType::q4_1:
+      return row_of_blocks<block_q4_1>(info, src, n, out);
+    case GgmlType::q5_0:
+      return row_of_blocks<block_q5_0>(info, src, n, out);
+    case GgmlType::q5_1:
+      return row_of_blocks<block_q5_1>(info, src, n, out);
+    case GgmlType::q8_0:
+      return row_of_blocks<block_q8_0>(info, src, n, out);
+    case GgmlType::q2_k:
+      return row_of_blocks<dequantize_block_q2_k>(info, src, n, out);
+    case GgmlType::q3_k:
+      return row_of_blocks<dequantize_block_q3_k>(info, src, n, out);
+    case GgmlType::q4_k:
+      return row_of_blocks<dequantize_block_q4_k>(info, src, n, out);
+    case GgmlType::q5_k:
+      return row_of_blocks<dequantize_block_q5_k>(info, src, n, out);
+    case GgmlType::q6_k:
+      return row_of_blocks<dequantize_block_q6_k>(info, src, n, out);
   }
   fail(ErrorCode::internal, "ggml type {} cannot be dequantized", static_cast<uint32_t>(type));
 }

@@ -23,7 +23,9 @@ constexpr int kHalves = 2;
 constexpr int kRuns = 4;
 constexpr int kRun = 32;
 constexpr int scale_index(int half, int run, int part) { return half * 8 + run * 2 + part; }
-constexpr int value_index(int half, int run, int part) { return (half * kRuns + run) * kRun + part * 16; }
+constexpr int value_index(int half, int run, int part) {
+  return (half * kRuns + run) * kRun + part * 16;
+}
 
 // Sixteen 6-bit scales in 12 bytes: low nibbles of scales 0..7 and 8..15 in the nibbles of bytes
 // 0..7, their upper two bits in bytes 8..11.

@@ -12,10 +12,10 @@
 
 namespace qllm {
 
-inline constexpr int64_t kBlockN = 64;                           // outputs in a block
-inline constexpr int64_t kBlockK = 64;                           // inputs in a block
-inline constexpr int64_t kBlockBytes = kBlockN * kBlockK;        // int8 weights of a block
-inline constexpr int32_t kActivationZero = 128;                  // u8 = q + 128, q in [-127, 127]
+inline constexpr int64_t kBlockN = 64;                     // outputs in a block
+inline constexpr int64_t kBlockK = 64;                     // inputs in a block
+inline constexpr int64_t kBlockBytes = kBlockN * kBlockK;  // int8 weights of a block
+inline constexpr int32_t kActivationZero = 128;            // u8 = q + 128, q in [-127, 127]
 
 /// Byte offset of weight (n, k); `k_padded` is K rounded up to kBlockK.
 constexpr int64_t packed_offset(int64_t n, int64_t k, int64_t k_padded) {
