@@ -3,13 +3,13 @@ find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
-find_package(xsimd 8 REQUIRED)
+# scripts/setup unpacks xsimd here where the distribution's is older than 8.
+find_package(xsimd 8 REQUIRED HINTS "${CMAKE_SOURCE_DIR}/.deps/xsimd")
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc>=2.4)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 # oneDNN: an own one first, then the distribution's, then the pinned prebuilt one of scripts/setup.
-set(_dnnl_hints "")
 if(QLLM_ONEDNN_ROOT)
   find_package(dnnl 3.2 CONFIG REQUIRED PATHS "${QLLM_ONEDNN_ROOT}" NO_DEFAULT_PATH)
 else()

@@ -33,7 +33,29 @@ def count(case):
     return (passed, failed, len(notes), notes)
 
 
+SAMPLE = """<testsuite>
+<testcase name="unit" status="run"><system-out>[skipped] tier amx: not here
+[doctest] test cases:  12 |  12 passed | 0 failed | 3 skipped</system-out></testcase>
+<testcase name="op" status="fail"><failure/><system-out>
+[doctest] test cases:  5 |  4 passed | 1 failed | 0 skipped</system-out></testcase>
+<testcase name="crash" status="fail"><failure/><system-out/></testcase>
+<testcase name="script" status="run"><system-out>fine</system-out></testcase>
+<testcase name="without" status="run"><system-out>[skipped] model: no file</system-out></testcase>
+<testcase name="absent" status="notrun"><skipped/></testcase>
+</testsuite>"""
+
+
+def self_test():
+    total = [sum(column) for column in zip(*(count(case)[:3] for case in ElementTree.fromstring(SAMPLE)))]
+    if total != [17, 2, 3]:
+        print("expected [17, 2, 3], found", total)
+        return 1
+    return 0
+
+
 def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return self_test()
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     try:

@@ -1,0 +1,7 @@
+#include "qllm/qllm.hpp"
+
+namespace qllm {
+
+std::string version() { return QLLM_VERSION; }
+
+}  // namespace qllm
