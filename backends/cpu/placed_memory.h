@@ -1,5 +1,5 @@
-// Memory that lies where its worker reads it: anonymous mapping, large pages where given, bound to a
-// node, touched by whoever fills it.
+// Memory that lies where its worker reads it: anonymous mapping, large pages where given, bound to
+// a node, touched by whoever fills it.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,8 @@
 namespace qllm::cpu {
 
 struct PlacementOptions {
-  bool large_pages = true;              // MADV_HUGEPAGE
-  const Topology* topology = nullptr;   // null: no binding
+  bool large_pages = true;             // MADV_HUGEPAGE
+  const Topology* topology = nullptr;  // null: no binding
   WorkerSlot slot;
 };
 
@@ -37,7 +37,8 @@ class PlacedBuffer {
   size_t bytes_ = 0;
 };
 
-/// Bytes of [p, p+bytes) that lie on large pages, from /proc/self/smaps; -1 where it cannot be told.
+/// Bytes of [p, p+bytes) that lie on large pages, from /proc/self/smaps; -1 where it cannot be
+/// told.
 int64_t large_page_bytes(const void* p, size_t bytes);
 
 }  // namespace qllm::cpu

@@ -1,4 +1,5 @@
-// One thread that owns an OpenMP team; the team runs SPMD regions, meets at barriers, sleeps between.
+// One thread that owns an OpenMP team; the team runs SPMD regions, meets at barriers, sleeps
+// between.
 #pragma once
 
 #include <atomic>

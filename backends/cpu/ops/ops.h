@@ -1,0 +1,54 @@
+// One factory per op; each lives in a file of its name.
+#pragma once
+
+#include <memory>
+
+#include "kernels/dot.h"
+#include "ops/step.h"
+
+namespace qllm::cpu {
+
+/// Rows split over workers. Exactly one of `out` and `quantized` may be without data.
+std::unique_ptr<Step> make_rms_norm(const VecKernels& vec, const FloatBuffer& in, const float* gain,
+                                    float eps, const FloatBuffer& out, const QuantBuffer& quantized,
+                                    Scratch& scratch);
+
+std::unique_ptr<Step> make_quantize(const VecKernels& vec, const FloatBuffer& in,
+                                    const QuantBuffer& out);
+
+struct LinearStepArgs {
+  const VecKernels* vec = nullptr;
+  Isa isa = Isa::scalar;
+  const ShardedLinear* weights = nullptr;
+  const float* bias = nullptr;  // padded to a multiple of 64, or null
+  QuantBuffer in;
+  FloatBuffer residual;  // data may be null
+  FloatBuffer out;
+  int64_t max_rows = 1;
+};
+/// Each worker computes the outputs of its shard for all rows.
+std::unique_ptr<Step> make_linear(const LinearStepArgs& args, Scratch& scratch);
+
+/// cos and sin of every token's angles, shared by all layers: [max_tokens, rotary_dim/2] each.
+struct RopeTable {
+  std::vector<float> inv_freq;
+  std::vector<float> cos;
+  std::vector<float> sin;
+};
+std::unique_ptr<Step> make_rope_table(RopeTable* table);
+std::unique_ptr<Step> make_rope_kv_write(const VecKernels& vec, const RopeKvWriteOp& op,
+                                         const RopeTable* table, const FloatBuffer& qkv,
+                                         const FloatBuffer& q, Scratch& scratch);
+
+/// Items are (token, KV head); the query heads of a group are served by one read of K and V.
+std::unique_ptr<Step> make_attention(const VecKernels& vec, const AttentionOp& op,
+                                     const FloatBuffer& q, const FloatBuffer& out,
+                                     Scratch& scratch);
+
+std::unique_ptr<Step> make_swiglu(const VecKernels& vec, const FloatBuffer& gate_up,
+                                  const FloatBuffer& out, const QuantBuffer& quantized,
+                                  Scratch& scratch);
+
+std::unique_ptr<Step> make_select_rows(const FloatBuffer& in, const FloatBuffer& out);
+
+}  // namespace qllm::cpu

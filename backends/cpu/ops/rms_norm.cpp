@@ -1,0 +1,72 @@
+#include "ops/ops.h"
+
+namespace qllm::cpu {
+namespace {
+
+class RmsNormStep final : public Step {
+ public:
+  RmsNormStep(const VecKernels& vec, const FloatBuffer& in, const float* gain, float eps,
+              const FloatBuffer& out, const QuantBuffer& quantized, Scratch& scratch)
+      : vec_(vec),
+        in_(in),
+        gain_(gain),
+        eps_(eps),
+        out_(out),
+        quantized_(quantized),
+        scratch_(scratch) {
+    scratch.reserve(static_cast<size_t>(in.ld) * sizeof(float));
+  }
+
+  void run(const StepState& state, const Worker& worker) noexcept override {
+    const Share share = share_of(state.rows(in_.rows), worker);
+    for (int64_t r = share.begin; r < share.end; ++r) {
+      float* y = out_.data != nullptr ? out_.row(r) : scratch_.of<float>(worker.index);
+      vec_.rms_norm(in_.row(r), gain_, eps_, in_.width, y);
+      if (quantized_.data != nullptr) {
+        quantized_.scale[r] = vec_.quantize_u8(y, in_.width, quantized_.ld, quantized_.row(r));
+      }
+    }
+  }
+
+ private:
+  const VecKernels& vec_;
+  FloatBuffer in_;
+  const float* gain_;
+  float eps_;
+  FloatBuffer out_;
+  QuantBuffer quantized_;
+  Scratch& scratch_;  // one row
+};
+
+class QuantizeStep final : public Step {
+ public:
+  QuantizeStep(const VecKernels& vec, const FloatBuffer& in, const QuantBuffer& out)
+      : vec_(vec), in_(in), out_(out) {}
+
+  void run(const StepState& state, const Worker& worker) noexcept override {
+    const Share share = share_of(state.rows(in_.rows), worker);
+    for (int64_t r = share.begin; r < share.end; ++r) {
+      out_.scale[r] = vec_.quantize_u8(in_.row(r), in_.width, out_.ld, out_.row(r));
+    }
+  }
+
+ private:
+  const VecKernels& vec_;
+  FloatBuffer in_;
+  QuantBuffer out_;
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_rms_norm(const VecKernels& vec, const FloatBuffer& in, const float* gain,
+                                    float eps, const FloatBuffer& out, const QuantBuffer& quantized,
+                                    Scratch& scratch) {
+  return std::make_unique<RmsNormStep>(vec, in, gain, eps, out, quantized, scratch);
+}
+
+std::unique_ptr<Step> make_quantize(const VecKernels& vec, const FloatBuffer& in,
+                                    const QuantBuffer& out) {
+  return std::make_unique<QuantizeStep>(vec, in, out);
+}
+
+}  // namespace qllm::cpu

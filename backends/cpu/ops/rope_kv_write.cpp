@@ -1,0 +1,103 @@
+#include <cmath>
+
+#include "ops/ops.h"
+
+namespace qllm::cpu {
+namespace {
+
+class RopeTableStep final : public Step {
+ public:
+  explicit RopeTableStep(RopeTable* table) : table_(table) {}
+
+  void run(const StepState& state, const Worker& worker) noexcept override {
+    const size_t half = table_->inv_freq.size();
+    const Share share = share_of(state.n_tokens, worker);
+    for (int64_t t = share.begin; t < share.end; ++t) {
+      const auto position = static_cast<float>(state.position[static_cast<size_t>(t)]);
+      for (size_t i = 0; i < half; ++i) {
+        const float angle = position * table_->inv_freq[i];
+        table_->cos[static_cast<size_t>(t) * half + i] = std::cos(angle);
+        table_->sin[static_cast<size_t>(t) * half + i] = std::sin(angle);
+      }
+    }
+  }
+
+ private:
+  RopeTable* table_;
+};
+
+/// Items are (token, head) with the heads of q, k and v in the order in which they lie in qkv.
+class RopeKvWriteStep final : public Step {
+ public:
+  RopeKvWriteStep(const VecKernels& vec, const RopeKvWriteOp& op, const RopeTable* table,
+                  const FloatBuffer& qkv, const FloatBuffer& q, Scratch& scratch)
+      : vec_(vec), op_(op), table_(table), qkv_(qkv), q_(q), scratch_(scratch) {
+    scratch.reserve(static_cast<size_t>(op.head_dim) * sizeof(float));
+  }
+
+  void run(const StepState& state, const Worker& worker) noexcept override {
+    const int64_t heads = op_.n_heads + int64_t{2} * op_.n_kv_heads;
+    const Share share = share_of(state.n_tokens * heads, worker);
+    float* scratch = scratch_.of<float>(worker.index);
+    for (int64_t item = share.begin; item < share.end; ++item) {
+      write_head(state, item / heads, item % heads, scratch);
+    }
+  }
+
+ private:
+  void write_head(const StepState& state, int64_t t, int64_t head, float* scratch) const noexcept {
+    const float* x = qkv_.row(t) + head * op_.head_dim;
+    if (head < op_.n_heads) {
+      rotate(t, x, q_.row(t) + head * op_.head_dim);
+      return;
+    }
+    const CpuKvCache& kv = *state.cache[static_cast<size_t>(t)];
+    const int64_t position = state.position[static_cast<size_t>(t)];
+    const int64_t kv_head = head - op_.n_heads;
+    if (kv_head < op_.n_kv_heads) {
+      rotate(t, x, scratch);
+      vec_.to_bf16(scratch, op_.head_dim, kv.k(op_.layer, kv_head, position));
+    } else {
+      vec_.to_bf16(x, op_.head_dim, kv.v(op_.layer, kv_head - op_.n_kv_heads, position));
+    }
+  }
+
+  void rotate(int64_t t, const float* x, float* y) const noexcept {
+    const auto half = static_cast<int64_t>(table_->inv_freq.size());
+    const float* c = table_->cos.data() + t * half;
+    const float* s = table_->sin.data() + t * half;
+    if (op_.style == RopeStyle::adjacent) {
+      for (int64_t i = 0; i < half; ++i) {
+        y[2 * i] = x[2 * i] * c[i] - x[2 * i + 1] * s[i];
+        y[2 * i + 1] = x[2 * i] * s[i] + x[2 * i + 1] * c[i];
+      }
+    } else {
+      for (int64_t i = 0; i < half; ++i) {
+        y[i] = x[i] * c[i] - x[i + half] * s[i];
+        y[i + half] = x[i] * s[i] + x[i + half] * c[i];
+      }
+    }
+    for (int64_t i = 2 * half; i < op_.head_dim; ++i) y[i] = x[i];
+  }
+
+  const VecKernels& vec_;
+  RopeKvWriteOp op_;
+  const RopeTable* table_;
+  FloatBuffer qkv_;
+  FloatBuffer q_;
+  Scratch& scratch_;  // one head
+};
+
+}  // namespace
+
+std::unique_ptr<Step> make_rope_table(RopeTable* table) {
+  return std::make_unique<RopeTableStep>(table);
+}
+
+std::unique_ptr<Step> make_rope_kv_write(const VecKernels& vec, const RopeKvWriteOp& op,
+                                         const RopeTable* table, const FloatBuffer& qkv,
+                                         const FloatBuffer& q, Scratch& scratch) {
+  return std::make_unique<RopeKvWriteStep>(vec, op, table, qkv, q, scratch);
+}
+
+}  // namespace qllm::cpu

@@ -1,0 +1,254 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "backend/batch.h"
+#include "core/error.h"
+#include "core/math.h"
+#include "graph/liveness.h"
+#include "ops/ops.h"
+#include "quant/packing.h"
+
+namespace qllm::cpu {
+namespace {
+
+/// Which forms of each value its readers want.
+struct Uses {
+  std::vector<bool> as_float;
+  std::vector<bool> as_quantized;
+
+  explicit Uses(const Graph& graph)
+      : as_float(graph.values.size()), as_quantized(graph.values.size()) {
+    for (const Op& op : graph.ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      for (ValueId in : inputs_of(op)) {
+        const bool quantized = linear != nullptr && linear->in == in;
+        (quantized ? as_quantized : as_float)[static_cast<size_t>(in)] = true;
+      }
+    }
+    as_float[static_cast<size_t>(graph.logits)] = true;
+  }
+};
+
+/// The memory of all values: float buffers by liveness, one area for the quantized row blocks,
+/// since a quantized value is read by the linears right behind its maker.
+class Buffers {
+ public:
+  Buffers(const Graph& graph, const PlanLimits& limits, bool large_pages)
+      : graph_(graph), plan_(plan_buffers(graph)) {
+    PlacementOptions options;
+    options.large_pages = large_pages;
+    for (const BufferPlan::Buffer& b : plan_.buffers) {
+      const int64_t rows = b.rows == Rows::tokens ? limits.max_tokens : limits.max_outputs;
+      const int64_t bytes = std::max<int64_t>(rows, 1) * round_up(b.width, kBlockN) * 4;
+      floats_.emplace_back(static_cast<size_t>(bytes), options);
+      quants_.emplace_back();
+      quants_.back().scale.resize(static_cast<size_t>(rows));
+      quant_bytes_.push_back(static_cast<size_t>(bytes / 4));
+    }
+  }
+
+  FloatBuffer floats(ValueId id) const {
+    const Value& v = graph_.value(id);
+    return {floats_[index(id)].as<float>(), v.width, round_up(v.width, kBlockN), v.rows};
+  }
+
+  /// Made when first asked for.
+  QuantBuffer quantized(ValueId id) {
+    const Value& v = graph_.value(id);
+    Quant& q = quants_[index(id)];
+    if (q.data.data() == nullptr) q.data = PlacedBuffer(quant_bytes_[index(id)], {});
+    return {q.data.as<uint8_t>(), q.scale.data(), v.width, round_up(v.width, kBlockK), v.rows};
+  }
+
+ private:
+  struct Quant {
+    PlacedBuffer data;
+    std::vector<float> scale;
+  };
+  size_t index(ValueId id) const {
+    return static_cast<size_t>(plan_.buffer_of[static_cast<size_t>(id)]);
+  }
+
+  const Graph& graph_;
+  BufferPlan plan_;
+  std::vector<PlacedBuffer> floats_;
+  std::vector<Quant> quants_;
+  std::vector<size_t> quant_bytes_;
+};
+
+class CpuPlan final : public Plan {
+ public:
+  CpuPlan(const CpuContext& context, const Graph& graph, std::shared_ptr<const CpuWeights> weights,
+          const PlanLimits& limits)
+      : context_(context),
+        graph_(graph),
+        weights_(std::move(weights)),
+        limits_(limits),
+        uses_(graph_),
+        buffers_(graph_, limits, context.large_pages),
+        scratch_(*context.topology) {
+    state_.position.resize(static_cast<size_t>(limits.max_tokens));
+    state_.cache.resize(static_cast<size_t>(limits.max_tokens));
+    for (const Op& op : graph_.ops) std::visit(*this, op);
+  }
+
+  const PlanLimits& limits() const override { return limits_; }
+  void execute(const Batch& batch, std::span<float> logits) override;
+
+  void operator()(const EmbedOp& op) { embeds_.push_back(op); }
+  void operator()(const RmsNormOp& op);
+  void operator()(const LinearOp& op);
+  void operator()(const RopeKvWriteOp& op);
+  void operator()(const AttentionOp& op);
+  void operator()(const SwiGluOp& op);
+  void operator()(const SelectRowsOp& op);
+
+ private:
+  bool wants_float(ValueId id) const { return uses_.as_float[static_cast<size_t>(id)]; }
+  bool wants_quantized(ValueId id) const { return uses_.as_quantized[static_cast<size_t>(id)]; }
+  void quantize_if_wanted(ValueId id);
+  RopeTable* rope_table(const std::vector<float>& inv_freq);
+  void begin(const Batch& batch);
+  void gather_embeddings(const Batch& batch);
+  static void run_steps(void* plan, const Worker& worker) noexcept;
+
+  CpuContext context_;
+  Graph graph_;
+  std::shared_ptr<const CpuWeights> weights_;
+  PlanLimits limits_;
+  Uses uses_;
+  Buffers buffers_;
+  Scratch scratch_;
+  std::deque<RopeTable> rope_tables_;  // addresses stay
+  std::vector<EmbedOp> embeds_;
+  std::vector<std::unique_ptr<Step>> steps_;
+  StepState state_;
+};
+
+void CpuPlan::quantize_if_wanted(ValueId id) {
+  if (!wants_quantized(id)) return;
+  steps_.push_back(make_quantize(*context_.vec, buffers_.floats(id), buffers_.quantized(id)));
+}
+
+void CpuPlan::operator()(const RmsNormOp& op) {
+  FloatBuffer out = buffers_.floats(op.out);
+  if (!wants_float(op.out)) out.data = nullptr;
+  const QuantBuffer q = wants_quantized(op.out) ? buffers_.quantized(op.out) : QuantBuffer{};
+  steps_.push_back(make_rms_norm(*context_.vec, buffers_.floats(op.in), weights_->vector(op.gain),
+                                 op.eps, out, q, scratch_));
+}
+
+void CpuPlan::operator()(const LinearOp& op) {
+  LinearStepArgs args;
+  args.vec = context_.vec;
+  args.isa = context_.isa;
+  args.weights = &weights_->linear(op.weight);
+  if (op.bias != kNone) args.bias = weights_->vector(op.bias);
+  args.in = buffers_.quantized(op.in);
+  if (op.residual != kNone) args.residual = buffers_.floats(op.residual);
+  args.out = buffers_.floats(op.out);
+  args.max_rows = args.in.rows == Rows::tokens ? limits_.max_tokens : limits_.max_outputs;
+  steps_.push_back(make_linear(args, scratch_));
+  quantize_if_wanted(op.out);
+}
+
+RopeTable* CpuPlan::rope_table(const std::vector<float>& inv_freq) {
+  for (RopeTable& table : rope_tables_) {
+    if (table.inv_freq == inv_freq) return &table;
+  }
+  rope_tables_.emplace_back();
+  RopeTable& table = rope_tables_.back();
+  table.inv_freq = inv_freq;
+  table.cos.resize(inv_freq.size() * static_cast<size_t>(limits_.max_tokens));
+  table.sin.resize(table.cos.size());
+  steps_.push_back(make_rope_table(&table));
+  return &table;
+}
+
+void CpuPlan::operator()(const RopeKvWriteOp& op) {
+  const RopeTable* table = rope_table(op.inv_freq);
+  steps_.push_back(make_rope_kv_write(*context_.vec, op, table, buffers_.floats(op.qkv),
+                                      buffers_.floats(op.q), scratch_));
+  quantize_if_wanted(op.q);
+}
+
+void CpuPlan::operator()(const AttentionOp& op) {
+  steps_.push_back(
+      make_attention(*context_.vec, op, buffers_.floats(op.q), buffers_.floats(op.out), scratch_));
+  quantize_if_wanted(op.out);
+}
+
+void CpuPlan::operator()(const SwiGluOp& op) {
+  FloatBuffer out = buffers_.floats(op.out);
+  if (!wants_float(op.out)) out.data = nullptr;
+  const QuantBuffer q = wants_quantized(op.out) ? buffers_.quantized(op.out) : QuantBuffer{};
+  steps_.push_back(make_swiglu(*context_.vec, buffers_.floats(op.gate_up), out, q, scratch_));
+}
+
+void CpuPlan::operator()(const SelectRowsOp& op) {
+  steps_.push_back(make_select_rows(buffers_.floats(op.in), buffers_.floats(op.out)));
+  quantize_if_wanted(op.out);
+}
+
+void CpuPlan::begin(const Batch& batch) {
+  state_.n_tokens = static_cast<int64_t>(batch.tokens.size());
+  state_.n_outputs = static_cast<int64_t>(batch.outputs.size());
+  state_.outputs = batch.outputs;
+  state_.max_capacity = 0;
+  for (const BatchSlice& slice : batch.slices) {
+    const auto* kv = dynamic_cast<const CpuKvCache*>(slice.kv);
+    require(kv != nullptr, ErrorCode::invalid_argument, "cpu: a KV cache of another backend");
+    state_.max_capacity = std::max(state_.max_capacity, kv->capacity());
+    for (int64_t i = 0; i < slice.count; ++i) {
+      const auto t = static_cast<size_t>(slice.first + i);
+      state_.position[t] = kv->length() + i;
+      state_.cache[t] = kv;
+    }
+  }
+  for (const auto& step : steps_) step->prepare(state_);
+}
+
+void CpuPlan::gather_embeddings(const Batch& batch) {
+  for (const EmbedOp& op : embeds_) {
+    const FloatBuffer out = buffers_.floats(op.out);
+    for (size_t t = 0; t < batch.tokens.size(); ++t) {
+      read_weight_rows(weights_->source(), graph_.weight(op.table), batch.tokens[t], 1,
+                       out.row(static_cast<int64_t>(t)));
+    }
+  }
+}
+
+void CpuPlan::run_steps(void* plan, const Worker& worker) noexcept {
+  auto& self = *static_cast<CpuPlan*>(plan);
+  for (const auto& step : self.steps_) {
+    step->run(self.state_, worker);
+    worker.barrier->wait();
+  }
+}
+
+void CpuPlan::execute(const Batch& batch, std::span<float> logits) {
+  const int64_t vocab = graph_.value(graph_.logits).width;
+  check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+  begin(batch);
+  gather_embeddings(batch);
+  context_.pool->drive([this] { context_.pool->run(&CpuPlan::run_steps, this); });
+  const FloatBuffer out = buffers_.floats(graph_.logits);
+  for (int64_t r = 0; r < state_.n_outputs; ++r) {
+    std::copy(out.row(r), out.row(r) + vocab, logits.data() + r * vocab);
+  }
+  for (const BatchSlice& slice : batch.slices) slice.kv->advance(slice.count);
+}
+
+}  // namespace
+
+std::unique_ptr<Plan> compile_plan(const CpuContext& context, const Graph& graph,
+                                   std::shared_ptr<const CpuWeights> weights,
+                                   const PlanLimits& limits) {
+  return std::make_unique<CpuPlan>(context, graph, std::move(weights), limits);
+}
+
+}  // namespace qllm::cpu
