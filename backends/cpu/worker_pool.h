@@ -11,14 +11,16 @@
 
 namespace qllm::cpu {
 
-/// Sense-reversing barrier for a fixed team: spins a bounded while, then yields.
+/// Barrier of a fixed team, by generations: spins a bounded while, then yields the CPU.
 class Barrier {
  public:
-  explicit Barrier(int count) : count_(count) {}
+  /// `spins` pauses before each further look yields; few where workers share a CPU.
+  explicit Barrier(int count, int spins = 2000) : count_(count), spins_(spins) {}
   void wait() noexcept;
 
  private:
   const int count_;
+  const int spins_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};
 };
@@ -35,6 +37,8 @@ using RegionFn = void (*)(void* context, const Worker& worker) noexcept;
 
 class WorkerPool {
  public:
+  /// The topology must outlive the pool. Throws unsupported where the system refuses the threads;
+  /// count() is less than topology.workers() where the OpenMP runtime has a lower limit.
   explicit WorkerPool(const Topology& topology);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;

@@ -1,0 +1,108 @@
+#include "placed_memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "core/error.h"
+
+namespace qllm::cpu {
+namespace {
+
+constexpr size_t kPage = 4096;
+constexpr size_t kLargePage = size_t{2} << 20;
+
+size_t mapped_bytes(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
+// Anonymous zeroed pages at a multiple of `alignment`, or null.
+void* map_aligned(size_t bytes, size_t alignment) {
+  const size_t slack = alignment - kPage;
+  void* mapping =
+      mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(mapping);
+  const size_t head = (alignment - reinterpret_cast<uintptr_t>(begin) % alignment) % alignment;
+  if (head > 0) munmap(begin, head);
+  if (head < slack) munmap(begin + head + bytes, slack - head);
+  return begin + head;
+}
+
+// One "from-to perms ..." line of smaps; false for the lines of figures below it.
+bool parse_range(const std::string& line, uintptr_t* from, uintptr_t* to) {
+  const char* end = line.data() + line.size();
+  const auto first = std::from_chars(line.data(), end, *from, 16);
+  if (first.ec != std::errc() || first.ptr == end || *first.ptr != '-') return false;
+  const auto last = std::from_chars(first.ptr + 1, end, *to, 16);
+  return last.ec == std::errc() && last.ptr != end && *last.ptr == ' ';
+}
+
+int64_t parse_kilobytes(const std::string& line, size_t begin) {
+  begin = line.find_first_not_of(' ', begin);
+  if (begin == std::string::npos) return 0;
+  int64_t value = 0;
+  std::from_chars(line.data() + begin, line.data() + line.size(), value);
+  return value * 1024;
+}
+
+}  // namespace
+
+PlacedBuffer::PlacedBuffer(size_t bytes, const PlacementOptions& options) {
+  if (bytes == 0) return;
+  // Above this, rounding up and the slack for alignment could overflow.
+  constexpr size_t kMost = std::numeric_limits<ptrdiff_t>::max() - 2 * kLargePage;
+  const size_t alignment = bytes >= kLargePage ? kLargePage : kPage;
+  void* const p = bytes <= kMost ? map_aligned(mapped_bytes(bytes), alignment) : nullptr;
+  require(p != nullptr, ErrorCode::out_of_memory, "memory: cannot map {} bytes", bytes);
+  data_ = p;
+  bytes_ = bytes;
+  // Both are wishes: the buffer is right without them, only slower.
+  if (options.large_pages && bytes >= kLargePage) madvise(p, mapped_bytes(bytes), MADV_HUGEPAGE);
+  if (options.topology != nullptr) {
+    options.topology->bind_memory(p, mapped_bytes(bytes), options.slot);
+  }
+}
+
+PlacedBuffer::~PlacedBuffer() {
+  if (data_ != nullptr) munmap(data_, mapped_bytes(bytes_));
+}
+
+PlacedBuffer::PlacedBuffer(PlacedBuffer&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+PlacedBuffer& PlacedBuffer::operator=(PlacedBuffer&& other) noexcept {
+  PlacedBuffer taken(std::move(other));  // unmaps what this one held
+  std::swap(data_, taken.data_);
+  std::swap(bytes_, taken.bytes_);
+  return *this;
+}
+
+int64_t large_page_bytes(const void* p, size_t bytes) {
+  std::ifstream smaps("/proc/self/smaps");
+  if (!smaps) return -1;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(p);
+  const uintptr_t end = begin + bytes;
+  constexpr std::string_view kKey = "AnonHugePages:";
+  int64_t total = 0;
+  uintptr_t from = 0;
+  uintptr_t to = 0;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.compare(0, kKey.size(), kKey) != 0) {
+      parse_range(line, &from, &to);
+      continue;
+    }
+    if (to <= begin || from >= end) continue;
+    // The kernel may have joined the buffer with its neighbours: no more than lies in it.
+    const int64_t overlap = static_cast<int64_t>(std::min(end, to) - std::max(begin, from));
+    total += std::min(parse_kilobytes(line, kKey.size()), overlap);
+  }
+  return total;
+}
+
+}  // namespace qllm::cpu

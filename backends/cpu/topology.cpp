@@ -1,0 +1,346 @@
+#include "topology.h"
+
+#include <fmt/format.h>
+#include <hwloc.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <optional>
+#include <tuple>
+
+#include "cgroup.h"
+#include "core/error.h"
+#include "cpu_list.h"
+
+namespace qllm::cpu {
+namespace {
+
+struct FreeTopology {
+  void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
+};
+struct FreeBitmap {
+  void operator()(hwloc_bitmap_t bitmap) const { hwloc_bitmap_free(bitmap); }
+};
+using TopologyHandle = std::unique_ptr<hwloc_topology, FreeTopology>;
+using Bitmap = std::unique_ptr<hwloc_bitmap_s, FreeBitmap>;
+
+Bitmap make_bitmap() {
+  Bitmap bitmap(hwloc_bitmap_alloc());
+  require(bitmap != nullptr, ErrorCode::out_of_memory, "topology: no memory for a CPU set");
+  return bitmap;
+}
+
+Bitmap single(int index) {
+  Bitmap bitmap = make_bitmap();
+  hwloc_bitmap_set(bitmap.get(), static_cast<unsigned>(index));
+  return bitmap;
+}
+
+constexpr int kMostThreads = 4096;  // far above any machine; a typo must not start a million
+
+// A CPU that a worker may get. Ordered by how much it is wanted.
+struct Candidate {
+  int rank = 0;  // 0: a core's first CPU; 1: of an efficiency core; 2: a sibling (SMT)
+  int node = 0;  // operating system index, of a node with memory
+  int cpu = 0;   // operating system index
+};
+
+TopologyHandle load(const std::string& synthetic) {
+  hwloc_topology_t raw = nullptr;
+  require(hwloc_topology_init(&raw) == 0, ErrorCode::out_of_memory,
+          "topology: no memory for hwloc");
+  TopologyHandle handle(raw);
+  bool ok = true;
+  if (!synthetic.empty()) {
+    std::error_code ignored;
+    ok = std::filesystem::is_regular_file(synthetic, ignored)
+             ? hwloc_topology_set_xml(raw, synthetic.c_str()) == 0
+             : hwloc_topology_set_synthetic(raw, synthetic.c_str()) == 0;
+  }
+  ok = ok && hwloc_topology_load(raw) == 0;
+  require(ok || synthetic.empty(), ErrorCode::invalid_argument,
+          "topology: expected a synthetic description or an XML file of hwloc, found \"{}\"",
+          synthetic);
+  require(ok, ErrorCode::unsupported, "topology: hwloc cannot read this machine");
+  return handle;
+}
+
+// Depth of the deepest object that holds both: the larger, the nearer.
+int common_depth(hwloc_topology_t topology, hwloc_obj_t a, hwloc_obj_t b) {
+  // Memory objects hang beside the tree: their parents are in it.
+  while (a->depth < 0) a = a->parent;
+  while (b->depth < 0) b = b->parent;
+  return hwloc_get_common_ancestor_obj(topology, a, b)->depth;
+}
+
+// The nodes that have memory, and which of them is nearest to any node.
+class MemoryNodes {
+ public:
+  explicit MemoryNodes(hwloc_topology_t topology) : topology_(topology) {
+    hwloc_obj_t node = nullptr;
+    while ((node = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, node)) != nullptr) {
+      if (node->attr->numanode.local_memory > 0) with_memory_.push_back(node);
+    }
+    unsigned count = 1;
+    hwloc_distances_s* latencies = nullptr;
+    hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &count, &latencies,
+                                HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0);
+    latencies_ = count > 0 ? latencies : nullptr;
+  }
+  ~MemoryNodes() {
+    if (latencies_ != nullptr) hwloc_distances_release(topology_, latencies_);
+  }
+  MemoryNodes(const MemoryNodes&) = delete;
+  MemoryNodes& operator=(const MemoryNodes&) = delete;
+
+  int count() const { return std::max<int>(1, static_cast<int>(with_memory_.size())); }
+
+  /// The node whose memory a CPU should use. Of several at hand (DRAM and high-bandwidth memory)
+  /// the first, which hwloc makes the ordinary one.
+  int node_of(hwloc_obj_t pu) const {
+    for (hwloc_obj_t node : with_memory_) {
+      if (hwloc_bitmap_isincluded(pu->cpuset, node->cpuset)) return index(node);
+    }
+    if (with_memory_.empty()) return 0;
+    return index(nearest(pu));
+  }
+
+ private:
+  static int index(hwloc_obj_t node) { return static_cast<int>(node->os_index); }
+
+  hwloc_obj_t nearest(hwloc_obj_t pu) const {
+    const hwloc_obj_t own = own_node(pu);
+    return *std::min_element(with_memory_.begin(), with_memory_.end(),
+                             [&](hwloc_obj_t a, hwloc_obj_t b) {
+                               return std::tuple(latency(own, a), -common_depth(topology_, pu, a)) <
+                                      std::tuple(latency(own, b), -common_depth(topology_, pu, b));
+                             });
+  }
+
+  // The node without memory that holds the CPU; null where there is none at all.
+  hwloc_obj_t own_node(hwloc_obj_t pu) const {
+    hwloc_obj_t node = nullptr;
+    while ((node = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_NUMANODE, node)) != nullptr) {
+      if (hwloc_bitmap_isincluded(pu->cpuset, node->cpuset)) return node;
+    }
+    return nullptr;
+  }
+
+  uint64_t latency(hwloc_obj_t from, hwloc_obj_t to) const {
+    hwloc_uint64_t there = 0;
+    hwloc_uint64_t back = 0;
+    const bool known = from != nullptr && latencies_ != nullptr &&
+                       hwloc_distances_obj_pair_values(latencies_, from, to, &there, &back) == 0;
+    return known ? there : std::numeric_limits<uint64_t>::max();
+  }
+
+  hwloc_topology_t topology_;
+  std::vector<hwloc_obj_t> with_memory_;
+  hwloc_distances_s* latencies_ = nullptr;
+};
+
+// CPUs of efficiency cores on a hybrid part; empty elsewhere. Kinds that differ by frequency alone
+// are no hybrid: servers with a few favoured cores have them too.
+Bitmap efficiency_cpus(hwloc_topology_t topology) {
+  Bitmap slow = make_bitmap();
+  Bitmap kind = make_bitmap();
+  const int kinds = hwloc_cpukinds_get_nr(topology, 0);
+  bool any_fast = false;
+  for (int i = 0; i < kinds; ++i) {
+    unsigned n_infos = 0;
+    hwloc_info_s* infos = nullptr;
+    const unsigned index = static_cast<unsigned>(i);
+    if (hwloc_cpukinds_get_info(topology, index, kind.get(), nullptr, &n_infos, &infos, 0) != 0) {
+      continue;
+    }
+    for (unsigned j = 0; j < n_infos; ++j) {
+      if (std::string_view(infos[j].name) != "CoreType") continue;
+      const std::string_view type = infos[j].value;
+      if (type == "IntelCore") any_fast = true;
+      if (type == "IntelAtom") hwloc_bitmap_or(slow.get(), slow.get(), kind.get());
+    }
+  }
+  if (!any_fast) hwloc_bitmap_zero(slow.get());
+  return slow;
+}
+
+// What the process may use: the cpuset of its control group and its affinity, and of that what
+// the caller asks for.
+Bitmap usable_cpus(hwloc_topology_t topology, const std::string& list) {
+  Bitmap usable = make_bitmap();
+  hwloc_bitmap_copy(usable.get(), hwloc_topology_get_allowed_cpuset(topology));
+  Bitmap bound = make_bitmap();
+  if (hwloc_topology_is_thissystem(topology) != 0 &&
+      hwloc_get_cpubind(topology, bound.get(), HWLOC_CPUBIND_PROCESS) == 0) {
+    hwloc_bitmap_and(usable.get(), usable.get(), bound.get());
+  }
+  if (list.empty()) return usable;
+  Bitmap wanted = make_bitmap();
+  for (int cpu : parse_cpu_list(list)) {
+    require(hwloc_bitmap_isset(usable.get(), static_cast<unsigned>(cpu)) == 1,
+            ErrorCode::invalid_argument,
+            "CPU list: CPU {} of \"{}\" is not among those that this process may use", cpu, list);
+    hwloc_bitmap_set(wanted.get(), static_cast<unsigned>(cpu));
+  }
+  return wanted;
+}
+
+int objects_in(hwloc_topology_t topology, hwloc_const_cpuset_t cpus, hwloc_obj_type_t type) {
+  int count = 0;
+  hwloc_obj_t object = nullptr;
+  while ((object = hwloc_get_next_obj_by_type(topology, type, object)) != nullptr) {
+    if (hwloc_bitmap_intersects(object->cpuset, cpus)) ++count;
+  }
+  return count;
+}
+
+// Takes `count` candidates, the wanted ranks first and within a rank from the nodes in turn, so
+// that every node gets an equal share. Grouped by node in the end: neighbours share their memory.
+std::vector<WorkerSlot> spread(const std::vector<Candidate>& candidates, size_t count) {
+  std::vector<std::tuple<int, size_t, int, int>>
+      order;  // rank, turn within (rank, node), node, cpu
+  std::map<std::pair<int, int>, size_t> turns;
+  for (const Candidate& c : candidates) {
+    order.emplace_back(c.rank, turns[{c.rank, c.node}]++, c.node, c.cpu);
+  }
+  std::sort(order.begin(), order.end());
+  order.resize(std::min(count, order.size()));
+  std::vector<WorkerSlot> slots;
+  for (const auto& [rank, turn, node, cpu] : order) slots.push_back({cpu, node});
+  std::sort(slots.begin(), slots.end(), [](const WorkerSlot& a, const WorkerSlot& b) {
+    return std::tuple(a.numa_node, a.cpu) < std::tuple(b.numa_node, b.cpu);
+  });
+  const size_t distinct = slots.size();
+  for (size_t i = distinct; i < count; ++i) slots.push_back(slots[i % distinct]);
+  return slots;
+}
+
+class HwlocTopology final : public Topology {
+ public:
+  explicit HwlocTopology(const TopologyOptions& options);
+
+  const std::vector<WorkerSlot>& workers() const override { return workers_; }
+  int packages() const override { return packages_; }
+  int numa_nodes() const override { return numa_nodes_; }
+  int cores() const override { return cores_; }
+  int allowed_cpus() const override { return allowed_cpus_; }
+  int64_t l2_bytes() const override { return l2_bytes_; }
+  int64_t l3_bytes() const override { return l3_bytes_; }
+  const std::vector<std::string>& notes() const override { return notes_; }
+  bool pin(const WorkerSlot& slot) const override;
+  bool bind_memory(void* p, size_t bytes, const WorkerSlot& slot) const override;
+
+ private:
+  hwloc_topology_t raw() const { return handle_.get(); }
+  std::vector<Candidate> list_candidates(hwloc_const_cpuset_t usable);
+  size_t choose_count(const TopologyOptions& options, size_t n_best);
+  void find_caches();
+
+  TopologyHandle handle_;
+  std::vector<WorkerSlot> workers_;
+  std::vector<std::string> notes_;
+  int packages_ = 1;
+  int numa_nodes_ = 1;
+  int cores_ = 1;
+  int allowed_cpus_ = 1;
+  int64_t l2_bytes_ = 0;
+  int64_t l3_bytes_ = 0;
+};
+
+HwlocTopology::HwlocTopology(const TopologyOptions& options) : handle_(load(options.synthetic)) {
+  require(options.threads >= 0 && options.threads <= kMostThreads, ErrorCode::invalid_argument,
+          "threads: expected 0 (choose) to {}, found {}", kMostThreads, options.threads);
+  const Bitmap usable = usable_cpus(raw(), options.cpus);
+  packages_ = std::max(1, objects_in(raw(), usable.get(), HWLOC_OBJ_PACKAGE));
+  allowed_cpus_ = objects_in(raw(), usable.get(), HWLOC_OBJ_PU);
+  require(allowed_cpus_ > 0, ErrorCode::unsupported, "topology: no CPU that this process may use");
+  const int online = hwloc_get_nbobjs_by_type(raw(), HWLOC_OBJ_PU);
+  if (options.cpus.empty() && allowed_cpus_ < online) {
+    notes_.push_back(fmt::format("cpuset: {} of {} CPUs allowed", allowed_cpus_, online));
+  }
+  const std::vector<Candidate> candidates = list_candidates(usable.get());
+  const auto n_best = static_cast<size_t>(std::count_if(
+      candidates.begin(), candidates.end(), [](const Candidate& c) { return c.rank == 0; }));
+  workers_ = spread(candidates, choose_count(options, n_best));
+  find_caches();
+}
+
+std::vector<Candidate> HwlocTopology::list_candidates(hwloc_const_cpuset_t usable) {
+  const MemoryNodes nodes(raw());
+  numa_nodes_ = nodes.count();
+  const Bitmap slow = efficiency_cpus(raw());
+  std::vector<Candidate> candidates;
+  std::map<hwloc_obj_t, int> seen;  // CPUs of each core so far
+  int n_slow = 0;
+  hwloc_obj_t pu = nullptr;
+  while ((pu = hwloc_get_next_obj_inside_cpuset_by_type(raw(), usable, HWLOC_OBJ_PU, pu)) !=
+         nullptr) {
+    const hwloc_obj_t core = hwloc_get_ancestor_obj_by_type(raw(), HWLOC_OBJ_CORE, pu);
+    const bool sibling = seen[core != nullptr ? core : pu]++ > 0;
+    const bool efficiency = hwloc_bitmap_isset(slow.get(), pu->os_index) == 1;
+    if (!sibling && efficiency) ++n_slow;
+    candidates.push_back(
+        {sibling ? 2 : (efficiency ? 1 : 0), nodes.node_of(pu), static_cast<int>(pu->os_index)});
+  }
+  cores_ = static_cast<int>(seen.size());
+  if (n_slow == cores_) {  // nothing else was left to it: they are the best there is
+    for (Candidate& c : candidates) c.rank = c.rank == 1 ? 0 : c.rank;
+  } else if (n_slow > 0) {
+    notes_.push_back(
+        fmt::format("hybrid: {} performance cores used by default, {} efficiency cores not",
+                    cores_ - n_slow, n_slow));
+  }
+  return candidates;
+}
+
+size_t HwlocTopology::choose_count(const TopologyOptions& options, size_t n_best) {
+  std::optional<CpuQuota> quota;
+  if (hwloc_topology_is_thissystem(raw()) != 0) quota = read_cpu_quota();
+  const bool limits = quota && quota->cpus < allowed_cpus_;
+  if (limits) notes_.push_back(fmt::format("quota: {:.2f} CPUs ({})", quota->cpus, quota->source));
+  if (options.threads > 0) {
+    if (options.threads > allowed_cpus_) {
+      notes_.push_back(
+          fmt::format("oversubscribed: {} threads on {} CPUs", options.threads, allowed_cpus_));
+    }
+    return static_cast<size_t>(options.threads);
+  }
+  if (!limits) return n_best;
+  return std::min(n_best, static_cast<size_t>(std::max(1.0, std::ceil(quota->cpus))));
+}
+
+void HwlocTopology::find_caches() {
+  const hwloc_obj_t pu =
+      hwloc_get_pu_obj_by_os_index(raw(), static_cast<unsigned>(workers_.front().cpu));
+  const auto size = [&](hwloc_obj_type_t type) -> int64_t {
+    const hwloc_obj_t cache = hwloc_get_ancestor_obj_by_type(raw(), type, pu);
+    return cache != nullptr ? static_cast<int64_t>(cache->attr->cache.size) : 0;
+  };
+  l2_bytes_ = size(HWLOC_OBJ_L2CACHE);
+  l3_bytes_ = size(HWLOC_OBJ_L3CACHE);
+}
+
+bool HwlocTopology::pin(const WorkerSlot& slot) const {
+  // hwloc says yes to everything about a machine that is not this one.
+  if (hwloc_topology_is_thissystem(raw()) == 0) return false;
+  return hwloc_set_cpubind(raw(), single(slot.cpu).get(), HWLOC_CPUBIND_THREAD) == 0;
+}
+
+bool HwlocTopology::bind_memory(void* p, size_t bytes, const WorkerSlot& slot) const {
+  if (hwloc_topology_is_thissystem(raw()) == 0) return false;
+  if (numa_nodes_ == 1 || bytes == 0) return true;  // it can lie nowhere else
+  // Not strict: a full node must not turn a wish into the end of the process.
+  return hwloc_set_area_membind(raw(), p, bytes, single(slot.numa_node).get(), HWLOC_MEMBIND_BIND,
+                                HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) == 0;
+}
+
+}  // namespace
+
+std::unique_ptr<Topology> Topology::detect(const TopologyOptions& options) {
+  return std::make_unique<HwlocTopology>(options);
+}
+
+}  // namespace qllm::cpu

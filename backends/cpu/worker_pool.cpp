@@ -1,0 +1,203 @@
+#include "worker_pool.h"
+
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <latch>
+#include <mutex>
+#include <set>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "core/error.h"
+
+namespace qllm::cpu {
+namespace {
+
+void cpu_pause() noexcept { __builtin_ia32_pause(); }
+
+// A pause takes 10 to 140 cycles: 2000 are some 10 to 100 us, longer than any skew between workers
+// that have a CPU each. Workers that share one only keep the other from arriving.
+constexpr int kSpinsOwnCpu = 2000;
+constexpr int kSpinsSharedCpu = 20;
+
+int spins_for(const std::vector<WorkerSlot>& slots) {
+  std::set<int> cpus;
+  for (const WorkerSlot& slot : slots) cpus.insert(slot.cpu);
+  return cpus.size() == slots.size() ? kSpinsOwnCpu : kSpinsSharedCpu;
+}
+
+// An OpenMP runtime ends the process when it cannot start a thread. Find out before it does.
+void require_threads(int count) {
+  std::latch release(1);
+  std::vector<std::thread> threads;
+  bool started = true;
+  try {
+    for (int i = 1; i < count; ++i) threads.emplace_back([&release] { release.wait(); });
+  } catch (const std::system_error&) {
+    started = false;
+  }
+  const size_t running = threads.size();
+  release.count_down();
+  for (std::thread& thread : threads) thread.join();
+  require(started, ErrorCode::unsupported,
+          "worker pool: expected to start {} threads, the system allows {}", count, running + 1);
+}
+
+}  // namespace
+
+void Barrier::wait() noexcept {
+  const uint32_t generation = generation_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) == count_ - 1) {
+    arrived_.store(0, std::memory_order_relaxed);
+    generation_.store(generation + 1, std::memory_order_release);
+    return;
+  }
+  for (int spin = 0; generation_.load(std::memory_order_acquire) == generation; ++spin) {
+    if (spin < spins_) {
+      cpu_pause();
+    } else {
+      sched_yield();
+      spin = spins_;  // stays here, cannot overflow
+    }
+  }
+}
+
+struct WorkerPool::Impl {
+  explicit Impl(const Topology& machine);
+  ~Impl();
+
+  void serve();                                // the owning thread's life
+  void call(const std::function<void()>& fn);  // hands fn over and waits
+  int delivered_threads() const;
+  void pin_once(int index);
+  void run(RegionFn fn, void* context);
+
+  const Topology& topology;
+  std::vector<WorkerSlot> slots;
+  std::vector<std::thread::id> pinned;  // the thread that is pinned to each slot
+  int count = 1;
+  std::unique_ptr<Barrier> barrier;
+
+  std::mutex turn;  // held by the caller whose function runs
+  std::mutex mutex;
+  std::condition_variable wake;
+  std::condition_variable finished;
+  const std::function<void()>* job = nullptr;
+  std::exception_ptr error;
+  bool stop = false;
+  std::thread master;  // last: starts when the rest is there
+};
+
+WorkerPool::Impl::Impl(const Topology& machine) : topology(machine), slots(machine.workers()) {
+  require(!slots.empty(), ErrorCode::invalid_argument, "worker pool: expected at least one worker");
+  require_threads(static_cast<int>(slots.size()) + 1);
+  master = std::thread([this] { serve(); });
+}
+
+WorkerPool::Impl::~Impl() {
+  {
+    const std::lock_guard lock(mutex);
+    stop = true;
+  }
+  wake.notify_one();
+  master.join();
+}
+
+void WorkerPool::Impl::serve() {
+  std::unique_lock lock(mutex);
+  while (true) {
+    wake.wait(lock, [this] { return stop || job != nullptr; });
+    if (job == nullptr) return;
+    lock.unlock();
+    std::exception_ptr thrown;
+    try {
+      (*job)();
+    } catch (...) {
+      thrown = std::current_exception();
+    }
+    lock.lock();
+    error = std::move(thrown);
+    job = nullptr;
+    finished.notify_one();
+  }
+}
+
+void WorkerPool::Impl::call(const std::function<void()>& fn) {
+  if (std::this_thread::get_id() == master.get_id()) return fn();
+  const std::lock_guard one_at_a_time(turn);
+  std::exception_ptr thrown;
+  {
+    std::unique_lock lock(mutex);
+    job = &fn;
+    wake.notify_one();
+    finished.wait(lock, [this] { return job == nullptr; });
+    thrown = std::move(error);
+    error = nullptr;
+  }
+  if (thrown) std::rethrow_exception(thrown);
+}
+
+int WorkerPool::Impl::delivered_threads() const {
+  int delivered = 1;
+#pragma omp parallel num_threads(static_cast <int>(slots.size()))
+  {
+    if (omp_get_thread_num() == 0) delivered = omp_get_num_threads();
+  }
+  return delivered;
+}
+
+// The team's threads stay the same from region to region, so this pins in the first one; a runtime
+// that brings another thread gets that one pinned too.
+void WorkerPool::Impl::pin_once(int index) {
+  const auto i = static_cast<size_t>(index);
+  if (pinned[i] == std::this_thread::get_id()) return;
+  pinned[i] = std::this_thread::get_id();
+  topology.pin(slots[i]);  // a refusal leaves the placing to the system
+}
+
+void WorkerPool::Impl::run(RegionFn fn, void* context) {
+  bool complete = true;
+#pragma omp parallel num_threads(count)
+  {
+    const int index = omp_get_thread_num();
+    // With fewer than `count` the barrier would never open: then nobody starts.
+    if (omp_get_num_threads() == count) {
+      pin_once(index);
+      fn(context, Worker{index, count, barrier.get()});
+    } else if (index == 0) {
+      complete = false;
+    }
+  }
+  require(complete, ErrorCode::unsupported,
+          "worker pool: expected a team of {} threads, the OpenMP runtime gave fewer", count);
+}
+
+WorkerPool::WorkerPool(const Topology& topology) : impl_(std::make_unique<Impl>(topology)) {
+  Impl& impl = *impl_;
+  drive([&impl] {
+    // These belong to the owning thread alone, not to the process. What a library (oneDNN) runs in
+    // parallel on this thread outside a region uses the same team.
+    omp_set_dynamic(0);
+    omp_set_num_threads(static_cast<int>(impl.slots.size()));
+    impl.count = impl.delivered_threads();  // fewer under OMP_THREAD_LIMIT
+    omp_set_num_threads(impl.count);
+    impl.slots.resize(static_cast<size_t>(impl.count));
+    impl.pinned.resize(impl.slots.size());
+    impl.barrier = std::make_unique<Barrier>(impl.count, spins_for(impl.slots));
+  });
+}
+
+WorkerPool::~WorkerPool() = default;
+
+int WorkerPool::count() const { return impl_->count; }
+
+void WorkerPool::drive(const std::function<void()>& fn) { impl_->call(fn); }
+
+void WorkerPool::run(RegionFn fn, void* context) { impl_->run(fn, context); }
+
+}  // namespace qllm::cpu
