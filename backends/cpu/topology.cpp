@@ -53,6 +53,8 @@ TopologyHandle load(const std::string& synthetic) {
   require(hwloc_topology_init(&raw) == 0, ErrorCode::out_of_memory,
           "topology: no memory for hwloc");
   TopologyHandle handle(raw);
+  // What others may use is seen too, so that a note can say how much of the machine is ours.
+  hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
   bool ok = true;
   if (!synthetic.empty()) {
     std::error_code ignored;
@@ -76,13 +78,15 @@ int common_depth(hwloc_topology_t topology, hwloc_obj_t a, hwloc_obj_t b) {
   return hwloc_get_common_ancestor_obj(topology, a, b)->depth;
 }
 
-// The nodes that have memory, and which of them is nearest to any node.
+// The nodes that have memory for this process, and which of them is nearest to any node.
 class MemoryNodes {
  public:
   explicit MemoryNodes(hwloc_topology_t topology) : topology_(topology) {
+    const hwloc_const_nodeset_t allowed = hwloc_topology_get_allowed_nodeset(topology);
     hwloc_obj_t node = nullptr;
     while ((node = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, node)) != nullptr) {
-      if (node->attr->numanode.local_memory > 0) with_memory_.push_back(node);
+      const bool ours = hwloc_bitmap_isset(allowed, node->os_index) == 1;
+      if (ours && node->attr->numanode.local_memory > 0) with_memory_.push_back(node);
     }
     unsigned count = 1;
     hwloc_distances_s* latencies = nullptr;
