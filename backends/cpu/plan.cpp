@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "core/error.h"
 #include "core/math.h"
 #include "graph/liveness.h"
+#include "onednn/onednn_tiles.h"
 #include "ops/ops.h"
 #include "quant/packing.h"
 
@@ -91,6 +93,9 @@ class CpuPlan final : public Plan {
         uses_(graph_),
         buffers_(graph_, limits, context.large_pages),
         scratch_(*context.topology) {
+    if (context.onednn && limits.max_tokens >= kOnednnMinTokens) {
+      onednn_.emplace(context.pool->count(), limits.max_tokens);
+    }
     state_.position.resize(static_cast<size_t>(limits.max_tokens));
     state_.cache.resize(static_cast<size_t>(limits.max_tokens));
     for (const Op& op : graph_.ops) std::visit(*this, op);
@@ -123,6 +128,7 @@ class CpuPlan final : public Plan {
   Uses uses_;
   Buffers buffers_;
   Scratch scratch_;
+  std::optional<OnednnTiles> onednn_;
   std::deque<RopeTable> rope_tables_;  // addresses stay
   std::vector<EmbedOp> embeds_;
   std::vector<std::unique_ptr<Step>> steps_;
@@ -151,6 +157,7 @@ void CpuPlan::operator()(const LinearOp& op) {
   args.in = buffers_.quantized(op.in);
   if (op.residual != kNone) args.residual = buffers_.floats(op.residual);
   args.out = buffers_.floats(op.out);
+  if (onednn_) args.onednn = &*onednn_;
   args.max_rows = args.in.rows == Rows::tokens ? limits_.max_tokens : limits_.max_outputs;
   steps_.push_back(make_linear(args, scratch_));
   quantize_if_wanted(op.out);

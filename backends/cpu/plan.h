@@ -18,6 +18,7 @@ struct CpuContext {
   const VecKernels* vec = nullptr;
   Isa isa = Isa::scalar;
   bool large_pages = true;
+  bool onednn = false;  // large token counts go to oneDNN
 };
 
 std::unique_ptr<Plan> compile_plan(const CpuContext& context, const Graph& graph,

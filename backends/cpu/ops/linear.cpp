@@ -16,13 +16,17 @@ int64_t tile_columns(int64_t rows) {
   return std::max(kBlockN, columns / kBlockN * kBlockN);
 }
 
+/// The most sums that a tile of this linear can have, over all row counts.
 int64_t scratch_count(const LinearStepArgs& args, const Shard& shard) {
-  int64_t most = 0;
+  int64_t most = kBlockN;
   for (int64_t m = 1; m <= args.max_rows; m *= 2) {
     const int64_t rows = std::min(2 * m, args.max_rows);
     most = std::max(most, rows * std::min(shard.n, tile_columns(m)));
   }
-  return std::max<int64_t>(most, kBlockN);
+  if (args.onednn != nullptr) {
+    most = std::max(most, args.max_rows * std::min(shard.n, kOnednnColumns));
+  }
+  return most;
 }
 
 class LinearStep final : public Step {
@@ -30,6 +34,7 @@ class LinearStep final : public Step {
   LinearStep(const LinearStepArgs& args, Scratch& scratch) : a_(args), scratch_(scratch) {
     for (const Shard& shard : args.weights->shards) {
       scratch.reserve(static_cast<size_t>(scratch_count(args, shard)) * sizeof(int32_t));
+      if (args.onednn != nullptr) args.onednn->prepare(shard.n, shard.k_padded, args.in.ld);
     }
   }
 
@@ -37,17 +42,25 @@ class LinearStep final : public Step {
     const Shard& shard = a_.weights->shards[static_cast<size_t>(worker.index)];
     const int64_t rows = state.rows(a_.in.rows);
     if (rows == 0 || shard.n == 0) return;
-    const int64_t columns = std::min(shard.n, tile_columns(rows));
-    int32_t* acc = scratch_.of<int32_t>(worker.index);
+    const bool onednn = use_onednn(rows);
+    const int64_t columns = std::min(shard.n, onednn ? kOnednnColumns : tile_columns(rows));
     const DotKernel& kernel = select_dot_kernel(a_.isa, rows);
+    int32_t* acc = scratch_.of<int32_t>(worker.index);
     for (int64_t n = 0; n < shard.n; n += columns) {
       const int64_t count = std::min(columns, shard.n - n);
-      kernel.run(dot_args(shard, n, count, rows, acc));
+      const DotArgs dot = dot_args(shard, n, count, rows, acc);
+      if (!onednn || !a_.onednn->run(dot, worker.index)) kernel.run(dot);
       a_.vec->epilogue(epilogue_args(shard, n, count, rows, acc));
     }
   }
 
  private:
+  /// It computes whole row counts it is prepared for; the buffers hold max_rows.
+  bool use_onednn(int64_t rows) const {
+    return a_.onednn != nullptr && rows >= kOnednnMinTokens &&
+           a_.onednn->padded_rows(rows) <= a_.max_rows;
+  }
+
   DotArgs dot_args(const Shard& shard, int64_t n, int64_t count, int64_t rows, int32_t* acc) const {
     DotArgs d;
     d.x = a_.in.data;

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "kernels/dot.h"
+#include "onednn/onednn_tiles.h"
 #include "ops/step.h"
 
 namespace qllm::cpu {
@@ -25,6 +26,7 @@ struct LinearStepArgs {
   FloatBuffer residual;  // data may be null
   FloatBuffer out;
   int64_t max_rows = 1;
+  OnednnTiles* onednn = nullptr;  // null: own kernels for all token counts
 };
 /// Each worker computes the outputs of its shard for all rows.
 std::unique_ptr<Step> make_linear(const LinearStepArgs& args, Scratch& scratch);

@@ -1,0 +1,36 @@
+// oneDNN primitives of a plan, made once per distinct tile and worker, shared by all its linears.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <tuple>
+#include <vector>
+
+#include "onednn/onednn_linear.h"
+
+namespace qllm::cpu {
+
+/// From this many tokens on oneDNN is asked (below, our kernels stream the weights just as fast).
+inline constexpr int64_t kOnednnMinTokens = 32;
+/// Outputs of a tile: with 512 tokens its int32 sums take 512 KiB, which a core with VNNI keeps in
+/// its L2 (1 MiB and more) until the epilogue reads them.
+inline constexpr int64_t kOnednnColumns = 256;
+
+class OnednnTiles {
+ public:
+  OnednnTiles(int workers, int64_t max_tokens);
+
+  /// Prepares what a shard of n outputs and k inputs needs: full tiles and the remainder.
+  void prepare(int64_t n, int64_t k, int64_t ldx);
+  /// Rows that x and acc must have room for when a step carries m tokens.
+  int64_t padded_rows(int64_t m) const;
+  /// Runs one tile; false where oneDNN refuses. args.ldacc = args.n.
+  bool run(const DotArgs& args, int worker) noexcept;
+
+ private:
+  using Key = std::tuple<int64_t, int64_t, int64_t>;  // n, k, ldx
+  std::vector<int64_t> token_counts_;
+  std::vector<std::map<Key, OnednnLinear>> by_worker_;
+};
+
+}  // namespace qllm::cpu
