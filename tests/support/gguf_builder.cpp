@@ -13,8 +13,10 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 void put_bytes(Bytes* out, const void* data, size_t size) {
-  const auto* begin = static_cast<const std::byte*>(data);
-  out->insert(out->end(), begin, begin + size);
+  if (size == 0) return;
+  const size_t at = out->size();
+  out->resize(at + size);
+  std::memcpy(out->data() + at, data, size);
 }
 
 template <typename T>
