@@ -22,17 +22,15 @@ uint64_t pair_key(int32_t left, int32_t right) {
 
 BpeTokenizer::BpeTokenizer(Vocab source)
     : TokenizerBase(std::move(source)), pretokenizer_(vocab().pre) {
-  const auto& tokens = vocab().tokens;
-  pieces_.reserve(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    const bool in_alphabet =
-        types()[i] != TokenType::control && types()[i] != TokenType::unknown &&
-        types()[i] != TokenType::user_defined;
-    pieces_.push_back(in_alphabet ? bytes_from_alphabet(tokens[i]) : tokens[i]);
-  }
-  ids_.reserve(tokens.size());
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    if (is_mergeable(i)) ids_.try_emplace(pieces_[i], static_cast<int32_t>(i));
+  make_pieces();
+  // A user-defined token is spelt as it stands in the text; a token of merges has the first claim.
+  for (const bool user_defined : {false, true}) {
+    for (size_t i = 0; i < pieces_.size(); ++i) {
+      if (!is_mergeable(i) || user_defined != (types()[i] == TokenType::user_defined)) continue;
+      // What is not in the alphabet cannot come of bytes: it would hide the token that does.
+      if (!user_defined && !is_in_alphabet(vocab().tokens[i])) continue;
+      ids_.try_emplace(pieces_[i], static_cast<int32_t>(i));
+    }
   }
   for (unsigned byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
@@ -44,6 +42,17 @@ BpeTokenizer::BpeTokenizer(Vocab source)
   read_merges();
 }
 
+void BpeTokenizer::make_pieces() {
+  const auto& tokens = vocab().tokens;
+  pieces_.reserve(tokens.size());
+  ids_.reserve(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const bool literal = types()[i] == TokenType::control || types()[i] == TokenType::unknown ||
+                         types()[i] == TokenType::user_defined;
+    pieces_.push_back(literal ? tokens[i] : bytes_from_alphabet(tokens[i]));
+  }
+}
+
 void BpeTokenizer::read_merges() {
   const auto& merges = vocab().merges;
   merges_.reserve(merges.size());
@@ -51,7 +60,8 @@ void BpeTokenizer::read_merges() {
     const std::string_view merge = merges[rank];
     const size_t space = merge.find(' ', 1);
     require(space != std::string_view::npos && space + 1 < merge.size(), ErrorCode::bad_format,
-            "tokenizer: merge {}: expected two tokens with a space between, found '{}'", rank, merge);
+            "tokenizer: merge {}: expected two tokens with a space between, found '{}'", rank,
+            merge);
     const auto id_of = [&](const std::string& bytes) {
       const auto found = ids_.find(bytes);
       require(found != ids_.end(), ErrorCode::bad_format,

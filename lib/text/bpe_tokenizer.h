@@ -11,8 +11,9 @@
 
 namespace qllm {
 
-/// Bytes without a token of their own give unk where the vocabulary has a token of type unknown, and
-/// are left out where it has none, as in the implementations with which such models were trained.
+/// Bytes without a token of their own give unk where the vocabulary has a token of type unknown,
+/// and are left out where it has none, as in the implementations with which such models were
+/// trained.
 class BpeTokenizer final : public TokenizerBase {
  public:
   /// Throws bad_format for merges that do not hold together, unsupported for an unknown `pre`.
@@ -31,15 +32,16 @@ class BpeTokenizer final : public TokenizerBase {
   struct Merger;
   struct WordCache;
 
+  void make_pieces();
   void read_merges();
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
 
   PreTokenizer pretokenizer_;
-  int32_t unknown_ = -1;                                   // for bytes without a token; -1: none
-  std::array<int32_t, 256> byte_ids_{};                    // -1: none
-  std::unordered_map<std::string_view, int32_t> ids_;      // views into pieces_
-  std::unordered_map<uint64_t, Merge> merges_;             // left id << 32 | right id
+  int32_t unknown_ = -1;                               // for bytes without a token; -1: none
+  std::array<int32_t, 256> byte_ids_{};                // -1: none
+  std::unordered_map<std::string_view, int32_t> ids_;  // views into pieces_
+  std::unordered_map<uint64_t, Merge> merges_;         // left id << 32 | right id
 };
 
 }  // namespace qllm

@@ -65,6 +65,16 @@ std::string bytes_from_alphabet(std::string_view printable) {
   return bytes;
 }
 
+bool is_in_alphabet(std::string_view printable) {
+  for (size_t at = 0; at < printable.size();) {
+    const Utf8Step step = utf8_step(printable.substr(at));
+    if (step.state != Utf8State::valid || byte_of(printable.substr(at, step.length)) < 0)
+      return false;
+    at += step.length;
+  }
+  return true;
+}
+
 std::string alphabet_from_bytes(std::string_view bytes) {
   std::string printable;
   printable.reserve(bytes.size() * 2);

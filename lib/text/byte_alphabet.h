@@ -7,9 +7,12 @@
 
 namespace qllm {
 
-/// The bytes that `printable` (UTF-8) stands for. Code points outside the alphabet are kept as their
-/// own UTF-8 bytes, ill-formed bytes as they are.
+/// The bytes that `printable` (UTF-8) stands for. Code points outside the alphabet are kept as
+/// their own UTF-8 bytes, ill-formed bytes as they are.
 std::string bytes_from_alphabet(std::string_view printable);
+
+/// True where every code point is one of the alphabet's 256.
+bool is_in_alphabet(std::string_view printable);
 
 /// The inverse: 256 code points for 256 bytes, each of one or two bytes of UTF-8.
 std::string alphabet_from_bytes(std::string_view bytes);

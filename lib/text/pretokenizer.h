@@ -1,4 +1,5 @@
-// Cuts a text into the words inside which byte-level BPE merges, by the rule that a vocabulary names.
+// Cuts a text into the words inside which byte-level BPE merges, by the rule that a vocabulary
+// names.
 #pragma once
 
 #include <string_view>

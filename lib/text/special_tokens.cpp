@@ -7,12 +7,25 @@ namespace {
 
 // Names under which published models know the end of a turn or of a text.
 constexpr std::array<std::string_view, 19> kEndNames = {
-    "</s>",          "<|im_end|>",          "<|eot_id|>",
-    "<|eom_id|>",    "<|endoftext|>",       "<|end_of_text|>",
-    "<|end|>",       "<|return|>",          "<|call|>",
-    "<end_of_turn>", "<eos>",               "<EOT>",
-    "[EOT]",         "[EOS]",               "<end_of_utterance>",
-    "<|eot|>",       "<|end_of_turn|>",     "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
+    "</s>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<eos>",
+    "<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<end_of_utterance>",
+    "<|eot|>",
+    "<|end_of_turn|>",
+    "<\xEF\xBD\x9C"
+    "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>",
     "<|endofturn|>"};
 
 bool in_angle_bars(std::string_view token) {
@@ -29,7 +42,8 @@ std::vector<TokenType> token_types(const Vocab& vocab) {
   if (!vocab.types.empty()) return vocab.types;
   std::vector<TokenType> types(vocab.tokens.size(), TokenType::normal);
   for (size_t i = 0; i < types.size(); ++i) {
-    if (vocab.kind == TokenizerKind::spm && is_byte_name(vocab.tokens[i])) types[i] = TokenType::byte;
+    if (vocab.kind == TokenizerKind::spm && is_byte_name(vocab.tokens[i]))
+      types[i] = TokenType::byte;
     if (in_angle_bars(vocab.tokens[i])) types[i] = TokenType::control;
   }
   for (const int32_t id : {vocab.bos, vocab.eos, vocab.eot, vocab.pad}) {

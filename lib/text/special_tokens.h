@@ -16,11 +16,12 @@ namespace qllm {
 /// spelling of the tokens (<|…|>, <0x0A>) tell.
 std::vector<TokenType> token_types(const Vocab& vocab);
 
-/// Ids of eos, eot and the tokens that are known by their name to end an answer; one flag per token.
+/// Ids of eos, eot and the tokens that are known by their name to end an answer; one flag per
+/// token.
 std::vector<bool> end_tokens(const Vocab& vocab, const std::vector<TokenType>& types);
 
-/// Cuts a text at the special tokens written in it: leftmost first, of those the longest. User-defined
-/// tokens are always recognised, control and unknown tokens with `parse_special`.
+/// Cuts a text at the special tokens written in it: leftmost first, of those the longest.
+/// User-defined tokens are always recognised, control and unknown tokens with `parse_special`.
 /// Costs a table lookup per byte, and more only where a token could begin.
 class SpecialTokens {
  public:
@@ -43,7 +44,7 @@ class SpecialTokens {
   void add(std::string_view text, int32_t id, bool user_defined);
   Match longest_at(std::string_view text, bool parse_special) const;
 
-  std::vector<Node> nodes_;  // a trie; node 0 is its root
+  std::vector<Node> nodes_;                       // a trie; node 0 is its root
   std::unordered_map<uint64_t, uint32_t> edges_;  // node * 256 + byte -> node
   std::array<bool, 256> begins_token_{};
 };

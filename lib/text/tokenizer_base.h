@@ -11,6 +11,9 @@ namespace qllm {
 
 class TokenizerBase : public Tokenizer {
  public:
+  TokenizerBase(const TokenizerBase&) = delete;  // the kinds keep views into pieces_
+  TokenizerBase& operator=(const TokenizerBase&) = delete;
+
   std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const final;
   std::string piece(int32_t id, bool special) const final;
   std::string decode(std::span<const int32_t> ids, bool special) const final;
@@ -21,8 +24,8 @@ class TokenizerBase : public Tokenizer {
   /// `vocab` has passed check_vocab().
   explicit TokenizerBase(Vocab vocab);
 
-  /// Appends the ids of a text without special tokens; `after_special`: at the beginning of the text
-  /// or behind a special token. `state` is what new_state() made for this call of encode.
+  /// Appends the ids of a text without special tokens; `after_special`: at the beginning of the
+  /// text or behind a special token. `state` is what new_state() made for this call of encode.
   struct CallState {
     virtual ~CallState() = default;
   };

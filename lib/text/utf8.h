@@ -12,8 +12,8 @@ enum class Utf8State { valid, invalid, incomplete };
 /// What stands at the beginning of a non-empty text.
 struct Utf8Step {
   Utf8State state;
-  /// valid: bytes of the code point. invalid: bytes of the maximal subpart that one U+FFFD replaces.
-  /// incomplete: all bytes of the text; more of them could make a code point.
+  /// valid: bytes of the code point. invalid: bytes of the maximal subpart that one U+FFFD
+  /// replaces. incomplete: all bytes of the text; more of them could make a code point.
   size_t length;
 };
 
