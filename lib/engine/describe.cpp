@@ -1,0 +1,93 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <utility>
+
+#include "core/error.h"
+#include "engine/loaded_model.h"
+#include "model/gguf_config.h"
+#include "model/gguf_vocab.h"
+#include "model/llama.h"
+#include "model/weight_bytes.h"
+#include "quant/ggml_types.h"
+
+namespace qllm {
+namespace {
+
+constexpr int64_t kKvElementBytes = 2;  // bf16
+
+ModelInfo describe_config(const ModelConfig& c, const Graph& graph) {
+  ModelInfo info;
+  info.architecture = c.architecture;
+  info.name = c.name;
+  info.vocab_size = c.vocab_size;
+  info.d_model = c.d_model;
+  info.d_ff = c.d_ff;
+  info.n_layers = c.n_layers;
+  info.n_heads = c.n_heads;
+  info.n_kv_heads = c.n_kv_heads;
+  info.head_dim = c.head_dim;
+  info.rotary_dim = c.rotary_dim;
+  info.context_length = c.context_length;
+  info.rms_norm_eps = c.rms_norm_eps;
+  info.rope_base = c.rope_base;
+  info.tied_lm_head = c.tied_lm_head;
+  const WeightBytes bytes = weight_bytes_w8a8(graph);
+  info.weight_bytes = bytes.in_memory;
+  info.bytes_per_token = bytes.per_step;
+  info.parameters = bytes.parameters;
+  info.kv_bytes_per_token = 2 * c.n_layers * c.n_kv_heads * c.head_dim * kKvElementBytes;
+  return info;
+}
+
+std::string processor_name() {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "unknown";
+}
+
+int64_t memory_bytes() {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page_bytes > 0 ? int64_t{pages} * page_bytes : 0;
+}
+
+}  // namespace
+
+ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Graph& graph) {
+  ModelInfo info = describe_config(config, graph);
+  info.file_bytes = file.file_bytes();
+  for (const GgufTensor& t : file.tensors()) {
+    info.tensors.push_back({std::string(t.name), std::string(ggml_type_info(t.type).name), t.shape,
+                            static_cast<int64_t>(t.data.size())});
+  }
+  return info;
+}
+
+ModelInfo describe(const ModelConfig& config, const Graph& graph) {
+  return describe_config(config, graph);
+}
+
+MachineInfo machine_info(const Backend& backend) {
+  const BackendInfo b = backend.info();
+  MachineInfo info;
+  info.cpu = processor_name();
+  info.isa = b.isa;
+  info.isa_used = b.isa_used;
+  info.packages = b.packages;
+  info.numa_nodes = b.numa_nodes;
+  info.cores = b.cores;
+  info.workers = b.workers;
+  info.cpus = b.cpus;
+  info.memory_bytes = memory_bytes();
+  info.notes = b.notes;
+  return info;
+}
+
+}  // namespace qllm

@@ -1,0 +1,237 @@
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "core/error.h"
+#include "engine/loaded_model.h"
+#include "engine/sampler.h"
+#include "qllm/qllm.hpp"
+#include "text/detokenizer.h"
+
+namespace qllm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+int64_t choose_context(const ModelConfig& config, int64_t asked) {
+  require(asked >= 0, ErrorCode::invalid_argument, "context: {} is negative", asked);
+  require(asked <= config.context_length, ErrorCode::invalid_argument,
+          "context: {} tokens asked, the model was trained for {}", asked, config.context_length);
+  return asked > 0 ? asked : std::min(config.context_length, kDefaultContext);
+}
+
+}  // namespace
+
+class SessionImpl {
+ public:
+  SessionImpl(std::shared_ptr<ModelImpl> model, int64_t max_context)
+      : model_(std::move(model)),
+        kv_(model_->make_kv_cache(choose_context(model_->config, max_context))) {
+    history_.reserve(static_cast<size_t>(kv_->capacity()));
+    logits_.resize(static_cast<size_t>(model_->config.vocab_size));
+  }
+
+  GenerateResult generate(std::span<const int32_t> ids, const GenerateOptions& options,
+                          const Session::TextFn& on_text);
+  void evaluate(std::span<const int32_t> ids, const Session::LogitsFn& on_logits);
+  void prefill(std::span<const int32_t> ids);
+  void decode(int32_t id) { step({&id, 1}, kLast, logits_); }
+
+  ModelImpl& model() const { return *model_; }
+  const KvCache& kv() const { return *kv_; }
+  void truncate(int64_t length) {
+    kv_->truncate(length);
+    history_.resize(static_cast<size_t>(length));
+  }
+  void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
+
+ private:
+  static constexpr bool kLast = true;
+
+  bool take_cancel() noexcept { return cancelled_.exchange(false, std::memory_order_relaxed); }
+  void step(std::span<const int32_t> ids, bool want_last, std::span<float> logits);
+  void check_ids(std::span<const int32_t> ids) const;
+  int64_t reuse_prefix(std::span<const int32_t> ids);
+  bool prefill_prompt(std::span<const int32_t> ids);
+  FinishReason decode_loop(Sampler& sampler, const GenerateOptions& options,
+                           const Session::TextFn& on_text, Clock::time_point start,
+                           GenerateResult* result);
+
+  std::shared_ptr<ModelImpl> model_;
+  std::unique_ptr<KvCache> kv_;
+  std::vector<int32_t> history_;  // the tokens in the cache
+  std::vector<float> logits_;     // [vocab] of the last token
+  std::atomic<bool> cancelled_{false};
+};
+
+void SessionImpl::step(std::span<const int32_t> ids, bool want_last, std::span<float> logits) {
+  const BatchSlice slice{kv_.get(), 0, static_cast<int64_t>(ids.size())};
+  const auto last = static_cast<int32_t>(ids.size()) - 1;
+  const std::span<const int32_t> outputs(&last, want_last ? 1 : 0);
+  model_->execute({ids, {&slice, 1}, outputs}, logits);
+  history_.insert(history_.end(), ids.begin(), ids.end());
+}
+
+void SessionImpl::check_ids(std::span<const int32_t> ids) const {
+  require(!ids.empty(), ErrorCode::invalid_argument, "the prompt is empty");
+  require(static_cast<int64_t>(ids.size()) <= kv_->capacity(), ErrorCode::context_full,
+          "the prompt of {} tokens is longer than the context of {}", ids.size(), kv_->capacity());
+}
+
+int64_t SessionImpl::reuse_prefix(std::span<const int32_t> ids) {
+  const auto mismatch = std::mismatch(history_.begin(), history_.end(), ids.begin(), ids.end());
+  // At least the last token is computed: its logits are wanted.
+  const auto common =
+      std::min<int64_t>(mismatch.first - history_.begin(), static_cast<int64_t>(ids.size()) - 1);
+  truncate(common);
+  return common;
+}
+
+bool SessionImpl::prefill_prompt(std::span<const int32_t> ids) {
+  const auto most = static_cast<size_t>(model_->limits.max_tokens);
+  while (!ids.empty()) {
+    if (take_cancel()) return false;
+    const auto now = ids.first(std::min(most, ids.size()));
+    ids = ids.subspan(now.size());
+    step(now, ids.empty(), logits_);
+  }
+  return true;
+}
+
+GenerateResult SessionImpl::generate(std::span<const int32_t> ids, const GenerateOptions& options,
+                                     const Session::TextFn& on_text) {
+  const Clock::time_point start = Clock::now();
+  check_ids(ids);
+  Sampler sampler(options, model_->config.vocab_size);
+  GenerateResult result;
+  result.prompt_tokens = static_cast<int64_t>(ids.size());
+  result.reused_tokens = reuse_prefix(ids);
+  if (prefill_prompt(ids.subspan(static_cast<size_t>(result.reused_tokens)))) {
+    result.finish_reason = decode_loop(sampler, options, on_text, start, &result);
+  } else {
+    result.finish_reason = FinishReason::cancelled;
+  }
+  return result;
+}
+
+FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& options,
+                                      const Session::TextFn& on_text, Clock::time_point start,
+                                      GenerateResult* result) {
+  const Tokenizer* tokenizer = model_->own_tokenizer.get();
+  std::optional<StreamingDetokenizer> text;
+  if (tokenizer != nullptr) text.emplace(*tokenizer);
+  const auto emit = [&](const std::string& piece) {
+    result->text += piece;
+    return piece.empty() || !on_text || on_text(piece);
+  };
+  FinishReason reason = FinishReason::length;
+  Clock::time_point first = Clock::now();
+  while (options.max_tokens < 0 || result->generated_tokens < options.max_tokens) {
+    const int32_t id = sampler.sample(logits_, history_);
+    if (result->generated_tokens == 0) {
+      first = Clock::now();
+      result->ttft_s = std::chrono::duration<double>(first - start).count();
+    }
+    if (tokenizer != nullptr && !options.ignore_end && tokenizer->is_end(id)) {
+      reason = FinishReason::stop;
+      break;
+    }
+    result->ids.push_back(id);
+    ++result->generated_tokens;
+    if (text && !emit(text->push(id))) {
+      reason = FinishReason::cancelled;
+      break;
+    }
+    if (take_cancel()) {
+      reason = FinishReason::cancelled;
+      break;
+    }
+    if (result->generated_tokens == options.max_tokens) break;
+    if (kv_->length() == kv_->capacity()) {
+      reason = FinishReason::context_full;
+      break;
+    }
+    decode(id);
+  }
+  result->decode_s = seconds_since(first);
+  if (text) emit(text->finish());
+  return reason;
+}
+
+void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn& on_logits) {
+  check_ids(ids);
+  truncate(0);
+  const int64_t vocab = model_->config.vocab_size;
+  const int64_t most = model_->limits.max_outputs;
+  std::vector<float> logits(static_cast<size_t>(most * vocab));
+  std::vector<int32_t> outputs(static_cast<size_t>(most));
+  for (int32_t i = 0; i < most; ++i) outputs[static_cast<size_t>(i)] = i;
+  const auto total = static_cast<int64_t>(ids.size());
+  for (int64_t first = 0; first < total; first += most) {
+    require(!take_cancel(), ErrorCode::cancelled, "cancelled");
+    const int64_t count = std::min(most, total - first);
+    const auto now = ids.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
+    const BatchSlice slice{kv_.get(), 0, count};
+    model_->execute({now, {&slice, 1}, std::span(outputs).first(now.size())}, logits);
+    history_.insert(history_.end(), now.begin(), now.end());
+    const auto ready = std::span<const float>(logits).first(static_cast<size_t>(count * vocab));
+    if (!on_logits(first, count, ready)) return;
+  }
+}
+
+void SessionImpl::prefill(std::span<const int32_t> ids) {
+  require(!ids.empty(), ErrorCode::invalid_argument, "the prompt is empty");
+  const auto room = kv_->capacity() - kv_->length();
+  require(static_cast<int64_t>(ids.size()) <= room, ErrorCode::context_full,
+          "{} tokens do not fit: {} of {} are held", ids.size(), kv_->length(), kv_->capacity());
+  require(prefill_prompt(ids), ErrorCode::cancelled, "cancelled");
+}
+
+std::string_view to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::stop:
+      return "stop";
+    case FinishReason::length:
+      return "length";
+    case FinishReason::context_full:
+      return "context_full";
+    case FinishReason::cancelled:
+      return "cancelled";
+  }
+  return "unknown";
+}
+
+Session::Session(const Model& model, int64_t max_context)
+    : impl_(std::make_unique<SessionImpl>(model.impl_, max_context)) {}
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+Session& Session::operator=(Session&&) noexcept = default;
+
+GenerateResult Session::generate(std::string_view prompt, const GenerateOptions& options,
+                                 const TextFn& on_text) {
+  require(!prompt.empty(), ErrorCode::invalid_argument, "the prompt is empty");
+  const Tokenizer& tokenizer = impl_->model().tokenizer();
+  const auto ids = tokenizer.encode(prompt, {options.add_special, options.parse_special});
+  return impl_->generate(ids, options, on_text);
+}
+
+GenerateResult Session::generate_ids(std::span<const int32_t> ids, const GenerateOptions& options,
+                                     const TextFn& on_text) {
+  return impl_->generate(ids, options, on_text);
+}
+
+void Session::evaluate(std::span<const int32_t> ids, const LogitsFn& on_logits) {
+  impl_->evaluate(ids, on_logits);
+}
+void Session::prefill(std::span<const int32_t> ids) { impl_->prefill(ids); }
+void Session::decode(int32_t id) { impl_->decode(id); }
+int64_t Session::position() const { return impl_->kv().length(); }
+int64_t Session::max_context() const { return impl_->kv().capacity(); }
+void Session::reset() { impl_->truncate(0); }
+void Session::cancel() noexcept { impl_->cancel(); }
+
+}  // namespace qllm
