@@ -81,9 +81,7 @@ def make_xsimd(downloads, target):
         '  "${CMAKE_CURRENT_LIST_DIR}/../../../include")\n')
     (folder / "xsimdConfigVersion.cmake").write_text(
         f'set(PACKAGE_VERSION "{version}")\n'
-        "if(PACKAGE_FIND_VERSION VERSION_LESS_EQUAL PACKAGE_VERSION)\n"
-        "  set(PACKAGE_VERSION_COMPATIBLE TRUE)\n"
-        "endif()\n")
+        "set(PACKAGE_VERSION_COMPATIBLE TRUE)\n")
 
 
 def make_model(downloads, target):
