@@ -82,7 +82,7 @@ if [ "$user" != root ]; then
 fi
 git clone -q "$ROOT" "$dir$home/qllm"
 chroot "$dir" chown -R "$user:" "$home/qllm"
-say "== $suite, commit $(git -C "$dir$home/qllm" rev-parse --short HEAD), $(nproc) cores, as $user"
+say "== $suite, commit $(git -C "$ROOT" rev-parse --short HEAD), $(nproc) cores, as $user"
 
 status=0 summary=()
 for command in "${commands[@]}"; do
