@@ -214,6 +214,4 @@ MachineInfo inspect_machine(const OpenOptions& options) {
   return machine_info(*make_backend(options.device, backend_options(options)));
 }
 
-std::string version() { return QLLM_VERSION; }
-
 }  // namespace qllm
