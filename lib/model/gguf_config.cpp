@@ -113,8 +113,8 @@ ModelConfig config_from_gguf(const GgufFile& file) {
   c.rope_style = RopeStyle::adjacent;
   c.tied_lm_head = file.find_tensor("output.weight") == nullptr;
   c.attention_bias = file.find_tensor("blk.0.attn_q.bias") != nullptr;
-  refuse_what_is_not_built(file, reader, c);
   validate(c, file.origin());  // before anything is sized by it
+  refuse_what_is_not_built(file, reader, c);
   c.rope_freq_factors = rope_freq_factors(file, c.rotary_dim);
   validate(c, file.origin());
   return c;

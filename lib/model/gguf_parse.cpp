@@ -96,46 +96,46 @@ void GgufParser::read_metadata(uint64_t count) {
 }
 
 GgufValue GgufParser::read_value(std::string_view key) {
-  const std::string shown = printable(key);
+  const std::string what = "key " + printable(key);
   GgufValue value;
-  value.type = static_cast<GgufValueType>(reader_.read<uint32_t>(shown));
+  value.type = static_cast<GgufValueType>(reader_.read<uint32_t>(what));
   if (value.type == GgufValueType::array) return read_array(key);
   if (value.type == GgufValueType::string) {
-    const std::string_view text = reader_.read_string(shown);
+    const std::string_view text = reader_.read_string(what);
     value.bytes = std::as_bytes(std::span(text.data(), text.size()));
     return value;
   }
   const uint64_t size = scalar_bytes(value.type);
-  require(size != 0, ErrorCode::bad_format, "{}: key {}: unknown value type {}", file_->origin_,
-          shown, static_cast<uint32_t>(value.type));
-  value.bytes = reader_.take(size, shown);
+  require(size != 0, ErrorCode::bad_format, "{}: {}: unknown value type {}", file_->origin_, what,
+          static_cast<uint32_t>(value.type));
+  value.bytes = reader_.take(size, what);
   require(value.type != GgufValueType::boolean || value.bytes[0] <= std::byte{1},
-          ErrorCode::bad_format, "{}: key {}: expected a bool of 0 or 1, found {}", file_->origin_,
-          shown, std::to_integer<int>(value.bytes[0]));
+          ErrorCode::bad_format, "{}: {}: expected a bool of 0 or 1, found {}", file_->origin_,
+          what, std::to_integer<int>(value.bytes[0]));
   return value;
 }
 
 GgufValue GgufParser::read_array(std::string_view key) {
-  const std::string shown = printable(key);
+  const std::string what = "key " + printable(key);
   GgufValue value;
   value.type = GgufValueType::array;
-  value.element = static_cast<GgufValueType>(reader_.read<uint32_t>(shown));
-  value.count = reader_.read<uint64_t>(shown);
+  value.element = static_cast<GgufValueType>(reader_.read<uint32_t>(what));
+  value.count = reader_.read<uint64_t>(what);
   require(value.element != GgufValueType::array, ErrorCode::unsupported,
-          "{}: key {}: arrays of arrays are not read", file_->origin_, shown);
+          "{}: {}: arrays of arrays are not read", file_->origin_, what);
   if (value.element == GgufValueType::string) {
     const uint64_t begin = reader_.position();
-    for (uint64_t i = 0; i < value.count; ++i) reader_.read_string(shown);
+    for (uint64_t i = 0; i < value.count; ++i) reader_.read_string(what);
     value.bytes = file_->bytes_.subspan(begin, reader_.position() - begin);
     return value;
   }
   const uint64_t size = scalar_bytes(value.element);
-  require(size != 0, ErrorCode::bad_format, "{}: key {}: unknown element type {}", file_->origin_,
-          shown, static_cast<uint32_t>(value.element));
+  require(size != 0, ErrorCode::bad_format, "{}: {}: unknown element type {}", file_->origin_, what,
+          static_cast<uint32_t>(value.element));
   uint64_t bytes = 0;
   require(checked_mul(size, value.count, &bytes), ErrorCode::bad_format,
-          "{}: key {}: an array of {} elements overflows", file_->origin_, shown, value.count);
-  value.bytes = reader_.take(bytes, shown);
+          "{}: {}: an array of {} elements overflows", file_->origin_, what, value.count);
+  value.bytes = reader_.take(bytes, what);
   return value;
 }
 
@@ -158,21 +158,20 @@ void GgufParser::refuse_splits() const {
 }
 
 std::vector<int64_t> GgufParser::read_shape(std::string_view tensor) {
-  const std::string shown = printable(tensor);
-  const auto dims = reader_.read<uint32_t>(shown);
+  const std::string what = "tensor " + std::string(tensor);
+  const auto dims = reader_.read<uint32_t>(what);
   require(dims >= 1 && dims <= kMaxDims, ErrorCode::bad_format,
-          "{}: tensor {}: expected 1 to {} dimensions, found {}", file_->origin_, shown, kMaxDims,
-          dims);
+          "{}: {}: expected 1 to {} dimensions, found {}", file_->origin_, what, kMaxDims, dims);
   std::vector<int64_t> shape(dims);
   uint64_t elements = 1;
   for (uint32_t i = 0; i < dims; ++i) {
-    const auto size = reader_.read<uint64_t>(shown);
-    require(size != 0, ErrorCode::bad_format, "{}: tensor {}: dimension {} is zero", file_->origin_,
-            shown, i);
+    const auto size = reader_.read<uint64_t>(what);
+    require(size != 0, ErrorCode::bad_format, "{}: {}: dimension {} is zero", file_->origin_, what,
+            i);
     require(checked_mul(elements, size, &elements) &&
                 elements <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max()) / 8,
-            ErrorCode::bad_format, "{}: tensor {}: the product of its dimensions overflows",
-            file_->origin_, shown);
+            ErrorCode::bad_format, "{}: {}: the product of its dimensions overflows",
+            file_->origin_, what);
     shape[dims - 1 - i] = static_cast<int64_t>(size);
   }
   return shape;
@@ -191,12 +190,13 @@ GgufTensor GgufParser::read_tensor(Extent* extent) {
   GgufTensor tensor;
   tensor.name = read_name("tensor name", kMaxTensorNameBytes);
   tensor.shape = read_shape(tensor.name);
-  const auto type = reader_.read<uint32_t>(tensor.name);
+  const std::string what = "tensor " + std::string(tensor.name);
+  const auto type = reader_.read<uint32_t>(what);
   require(find_ggml_type(type) != nullptr, ErrorCode::unsupported,
           "{}: tensor {}: type {} is not supported", file_->origin_, tensor.name,
           describe_ggml_type(type));
   tensor.type = static_cast<GgmlType>(type);
-  extent->offset = reader_.read<uint64_t>(tensor.name);
+  extent->offset = reader_.read<uint64_t>(what);
   require(extent->offset % file_->alignment_ == 0, ErrorCode::bad_format,
           "{}: tensor {}: offset {} is no multiple of the alignment {}", file_->origin_,
           tensor.name, extent->offset, file_->alignment_);
