@@ -1,0 +1,192 @@
+#include "bench_plan.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <map>
+
+#include "input.h"
+#include "interrupt.h"
+
+namespace qllm::app {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// The same ids in each run: which ids they are does not change the work.
+std::vector<int32_t> fixed_ids(int64_t count, int64_t vocab) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  uint64_t state = 1;
+  for (int32_t& id : ids) {
+    // Knuth's MMIX generator; its high bits are the good ones.
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    id = static_cast<int32_t>((state >> 33U) % static_cast<uint64_t>(vocab));
+  }
+  return ids;
+}
+
+class Bench {
+ public:
+  Bench(const Model& model, const BenchLengths& lengths)
+      : model_(model),
+        lengths_(lengths),
+        session_(model, lengths.depth + std::max(lengths.prompt, lengths.gen)) {
+    const int64_t vocab = model.info().vocab_size;
+    depth_ = fixed_ids(lengths.depth, vocab);
+    prompt_ = fixed_ids(lengths.prompt, vocab);
+    gen_ = fixed_ids(lengths.gen, vocab);
+  }
+
+  // On average over the steps: the cache grows by one token each.
+  double bytes_per_step() const {
+    const ModelInfo info = model_.info();
+    const double mean_depth =
+        static_cast<double>(lengths_.depth) + static_cast<double>(lengths_.gen - 1) / 2;
+    return static_cast<double>(info.bytes_per_token) +
+           static_cast<double>(info.kv_bytes_per_token) * mean_depth;
+  }
+
+  BenchSample sample() {
+    BenchSample result;
+    result.prefill_tokens_per_s = prefill();
+    // The bandwidth moves with the machine's other work: take it on both sides of the decode.
+    const double before = model_.measure_read_gbps();
+    result.decode_tokens_per_s = decode();
+    result.decode_gbps = result.decode_tokens_per_s * bytes_per_step() / 1e9;
+    result.ceiling_gbps = (before + model_.measure_read_gbps()) / 2;
+    return result;
+  }
+
+ private:
+  void start_at_depth() {
+    throw_if_interrupted();
+    session_.reset();
+    if (!depth_.empty()) session_.prefill(depth_);
+    throw_if_interrupted();
+  }
+
+  double prefill() {
+    start_at_depth();
+    const auto start = Clock::now();
+    session_.prefill(prompt_);
+    return static_cast<double>(lengths_.prompt) / seconds_since(start);
+  }
+
+  double decode() {
+    start_at_depth();
+    const auto start = Clock::now();
+    for (const int32_t id : gen_) {
+      session_.decode(id);
+      throw_if_interrupted();
+    }
+    return static_cast<double>(lengths_.gen) / seconds_since(start);
+  }
+
+  const Model& model_;
+  BenchLengths lengths_;
+  Session session_;
+  std::vector<int32_t> depth_, prompt_, gen_;
+};
+
+int64_t parse_positive(std::string_view key, std::string_view text) {
+  int64_t value = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc{} || end != text.data() + text.size() || value < 1) {
+    throw UsageError{
+        fmt::format("--synthetic: {}: expected a number from 1, found '{}'", key, text)};
+  }
+  return value;
+}
+
+void refuse_experts(std::string_view key, int64_t value) {
+  if (value == 1) return;
+  throw Error(
+      ErrorCode::unsupported,
+      fmt::format("--synthetic: {}={}: mixtures of experts are not supported yet", key, value));
+}
+
+void set_field(SyntheticShape& shape, std::string_view key, std::string_view text) {
+  static const std::map<std::string_view, int64_t SyntheticShape::*> kFields = {
+      {"d_model", &SyntheticShape::d_model},
+      {"d_ff", &SyntheticShape::d_ff},
+      {"n_layers", &SyntheticShape::n_layers},
+      {"n_heads", &SyntheticShape::n_heads},
+      {"n_kv_heads", &SyntheticShape::n_kv_heads},
+      {"head_dim", &SyntheticShape::head_dim},
+      {"vocab", &SyntheticShape::vocab}};
+  if (key == "n_experts" || key == "n_experts_used") {
+    refuse_experts(key, parse_positive(key, text));
+    return;
+  }
+  const auto field = kFields.find(key);
+  if (field == kFields.end()) {
+    throw UsageError{fmt::format(
+        "--synthetic: expected d_model, d_ff, n_layers, n_heads, n_kv_heads, head_dim, vocab, "
+        "n_experts or n_experts_used, found '{}'",
+        key)};
+  }
+  shape.*field->second = parse_positive(key, text);
+}
+
+}  // namespace
+
+Spread BenchRow::spread(double BenchSample::*figure) const {
+  std::vector<double> values;
+  for (const BenchSample& sample : samples) values.push_back(sample.*figure);
+  return spread_of(values);
+}
+
+Spread BenchRow::percent_of_ceiling() const {
+  std::vector<double> values;
+  for (const BenchSample& sample : samples) {
+    values.push_back(100 * sample.decode_gbps / sample.ceiling_gbps);
+  }
+  return spread_of(values);
+}
+
+BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& bar) {
+  const InterruptScope scope;
+  Bench bench(model, lengths);
+  BenchRow row;
+  row.threads = model.machine().workers;
+  row.bytes_per_step = bench.bytes_per_step();
+  for (int i = 0; i <= lengths.repeat; ++i) {
+    bar.update(fmt::format("measuring with {} worker(s)", row.threads),
+               static_cast<double>(i) / (lengths.repeat + 1));
+    const BenchSample sample = bench.sample();
+    if (i > 0) row.samples.push_back(sample);  // the first one touched the memory
+  }
+  bar.clear();
+  row.peak_rss_bytes = peak_rss_bytes();
+  return row;
+}
+
+SyntheticShape parse_shape(const std::string& text) {
+  SyntheticShape shape;
+  std::string_view rest = text;
+  while (!rest.empty()) {
+    const std::string_view pair = rest.substr(0, rest.find(','));
+    rest.remove_prefix(std::min(rest.size(), pair.size() + 1));
+    const size_t equals = pair.find('=');
+    if (equals == std::string_view::npos) {
+      throw UsageError{fmt::format("--synthetic: expected KEY=N, found '{}'", pair)};
+    }
+    set_field(shape, pair.substr(0, equals), pair.substr(equals + 1));
+  }
+  return shape;
+}
+
+int64_t peak_rss_bytes() {
+  struct rusage usage = {};
+  if (::getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+  return int64_t{usage.ru_maxrss} * 1024;  // Linux counts in KiB
+}
+
+}  // namespace qllm::app

@@ -1,0 +1,51 @@
+// What `qllm bench` measures, and one measurement of it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "options.h"
+#include "report.h"
+
+namespace qllm::app {
+
+struct BenchLengths {
+  int64_t prompt = 512;  // tokens of prefill
+  int64_t gen = 64;      // steps of decode
+  int64_t depth = 0;     // tokens in the cache before either
+  int repeat = 5;
+};
+
+/// Figures of one repeat.
+struct BenchSample {
+  double prefill_tokens_per_s = 0;
+  double decode_tokens_per_s = 0;
+  double decode_gbps = 0;
+  double ceiling_gbps = 0;
+};
+
+/// All that was measured with one number of workers.
+struct BenchRow {
+  int threads = 0;
+  double load_s = 0;
+  int64_t peak_rss_bytes = 0;
+  double bytes_per_step = 0;
+  std::vector<BenchSample> samples;
+
+  Spread spread(double BenchSample::*figure) const;
+  /// Of each repeat's own ceiling.
+  Spread percent_of_ceiling() const;
+};
+
+/// Measures `model`; one warm-up goes before. Throws Error, Interrupted.
+BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& bar);
+
+/// "d_model=2048,n_layers=4": the rest as in SyntheticShape. Throws UsageError, or Error
+/// (unsupported) for experts.
+SyntheticShape parse_shape(const std::string& text);
+
+/// The most memory this process has held so far.
+int64_t peak_rss_bytes();
+
+}  // namespace qllm::app

@@ -1,0 +1,186 @@
+// qllm bench: speed of prefill and decode, beside what the memory allows.
+#include <fmt/format.h>
+
+#include <chrono>
+
+#include "bench_plan.h"
+#include "command.h"
+#include "input.h"
+#include "options.h"
+#include "report.h"
+
+namespace qllm::app {
+namespace {
+
+struct BenchOptions {
+  std::string model;
+  std::string synthetic;
+  BenchLengths lengths;
+  int batch = 1;
+  std::string threads = "0";
+  bool json = false;
+  bool csv = false;
+  CommonOptions common;
+
+  void add_to(CLI::App& command);
+};
+
+void BenchOptions::add_to(CLI::App& command) {
+  const auto count = [&](const char* name, auto& value, const char* help, int64_t least) {
+    command.add_option(name, value, help)
+        ->check(CLI::Range(least, int64_t{1} << 30))
+        ->type_name("N")
+        ->capture_default_str();
+  };
+  auto* m = add_model(command, model);
+  command
+      .add_option("--synthetic", synthetic,
+                  "a model of random weights instead: d_model, d_ff, n_layers, n_heads, "
+                  "n_kv_heads, head_dim, vocab; the default is a 1.0 B shape")
+      ->type_name("KEY=N,...")
+      ->excludes(m);
+  count("--prompt", lengths.prompt, "tokens of prefill", 1);
+  count("--gen", lengths.gen, "steps of decode", 1);
+  count("--depth", lengths.depth, "tokens in the cache before either", 0);
+  count("--batch", batch, "sequences at a time (only 1 is supported yet)", 1);
+  count("--repeat", lengths.repeat, "measurements; medians are shown", 1);
+  command.add_option("--threads", threads, "workers, one row each; 0: one per physical core")
+      ->type_name("N,...")
+      ->capture_default_str();
+  auto* j = command.add_flag("--json", json, "one JSON document");
+  command.add_flag("--csv", csv, "comma-separated values")->excludes(j);
+  common.add_to(command, false);
+}
+
+BenchRow measure_with(const BenchOptions& options, int threads) {
+  CommonOptions common = options.common;
+  common.threads = threads;
+  const auto start = std::chrono::steady_clock::now();
+  const Model model = options.model.empty() ? open_synthetic(parse_shape(options.synthetic), common)
+                                            : open_model(options.model, common);
+  const std::chrono::duration<double> load = std::chrono::steady_clock::now() - start;
+  ProgressBar bar(!common.quiet);
+  BenchRow row = measure(model, options.lengths, bar);
+  row.load_s = load.count();
+  return row;
+}
+
+Json row_json(const BenchRow& row, const BenchLengths& lengths) {
+  const auto once = [](double value) { return Spread{value, value, value}; };
+  Json json;
+  json["threads"] = row.threads;
+  Json& prefill = json["prefill"];
+  prefill["tokens"] = lengths.prompt;
+  set_spread(prefill, "tokens_per_s", row.spread(&BenchSample::prefill_tokens_per_s));
+  Json& decode = json["decode"];
+  decode["tokens"] = lengths.gen;
+  decode["depth"] = lengths.depth;
+  decode["batch"] = 1;
+  set_spread(decode, "tokens_per_s", row.spread(&BenchSample::decode_tokens_per_s));
+  set_spread(decode, "gbps", row.spread(&BenchSample::decode_gbps));
+  set_spread(decode, "bytes_per_step", once(row.bytes_per_step));
+  set_spread(decode, "percent_of_ceiling", row.percent_of_ceiling());
+  set_spread(json, "ceiling_gbps", row.spread(&BenchSample::ceiling_gbps));
+  set_spread(json, "load_s", once(row.load_s));
+  set_spread(json, "peak_rss_bytes", once(static_cast<double>(row.peak_rss_bytes)));
+  json["repeat"] = lengths.repeat;
+  return json;
+}
+
+void print_json_rows(const std::vector<BenchRow>& rows, const BenchLengths& lengths) {
+  // The keys of the first row stand at the top, so that a script need not care for lists.
+  Json json = row_json(rows.front(), lengths);
+  if (rows.size() > 1) {
+    Json& runs = json["runs"] = Json::array();
+    for (const BenchRow& row : rows) runs.push_back(row_json(row, lengths));
+  }
+  print_json(json);
+}
+
+std::string range_text(const Spread& spread, int digits) {
+  return fmt::format("{:.{}f} ({:.{}f}-{:.{}f})", spread.median, digits, spread.min, digits,
+                     spread.max, digits);
+}
+
+std::string rows_text(const std::vector<BenchRow>& rows) {
+  Table table;
+  table.row({"workers", "prefill tok/s", "decode tok/s", "GB/s", "ceiling GB/s", "% of ceiling",
+             "load s", "peak RSS"});
+  for (const BenchRow& row : rows) {
+    table.row({std::to_string(row.threads),
+               range_text(row.spread(&BenchSample::prefill_tokens_per_s), 1),
+               range_text(row.spread(&BenchSample::decode_tokens_per_s), 1),
+               range_text(row.spread(&BenchSample::decode_gbps), 1),
+               range_text(row.spread(&BenchSample::ceiling_gbps), 1),
+               range_text(row.percent_of_ceiling(), 0), fmt::format("{:.2f}", row.load_s),
+               human_bytes(row.peak_rss_bytes)});
+  }
+  return table.text();
+}
+
+void append_csv(std::vector<std::string>& cells, const Spread& spread) {
+  for (const double value : {spread.median, spread.min, spread.max}) {
+    cells.push_back(fmt::format("{:.6g}", value));
+  }
+}
+
+std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& lengths) {
+  Table table;
+  std::vector<std::string> heading = {"threads", "prompt", "gen", "depth"};
+  for (const char* name : {"prefill_tokens_per_s", "decode_tokens_per_s", "decode_gbps",
+                           "ceiling_gbps", "percent_of_ceiling"}) {
+    for (const char* end : {"", "_min", "_max"}) heading.push_back(std::string(name) + end);
+  }
+  heading.insert(heading.end(), {"bytes_per_step", "load_s", "peak_rss_bytes"});
+  table.row(heading);
+  for (const BenchRow& row : rows) {
+    std::vector<std::string> cells = {std::to_string(row.threads), std::to_string(lengths.prompt),
+                                      std::to_string(lengths.gen), std::to_string(lengths.depth)};
+    append_csv(cells, row.spread(&BenchSample::prefill_tokens_per_s));
+    append_csv(cells, row.spread(&BenchSample::decode_tokens_per_s));
+    append_csv(cells, row.spread(&BenchSample::decode_gbps));
+    append_csv(cells, row.spread(&BenchSample::ceiling_gbps));
+    append_csv(cells, row.percent_of_ceiling());
+    cells.push_back(fmt::format("{:.0f}", row.bytes_per_step));
+    cells.push_back(fmt::format("{:.3f}", row.load_s));
+    cells.push_back(std::to_string(row.peak_rss_bytes));
+    table.row(cells);
+  }
+  return table.csv();
+}
+
+int execute(const BenchOptions& options) {
+  if (options.model.empty() && options.synthetic.empty()) {
+    throw UsageError{"give a MODEL or --synthetic KEY=N,..."};
+  }
+  if (options.batch != 1) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("--batch {}: only 1 is supported yet", options.batch));
+  }
+  std::vector<BenchRow> rows;
+  for (const int threads : parse_counts(options.threads, "--threads")) {
+    rows.push_back(measure_with(options, threads));
+  }
+  if (options.json) {
+    print_json_rows(rows, options.lengths);
+  } else if (options.csv) {
+    write_stdout(rows_csv(rows, options.lengths));
+  } else {
+    const BenchLengths& n = options.lengths;
+    write_stdout(
+        fmt::format("{} tokens of prefill, {} of decode behind {}; {:.1f} MB per step; "
+                    "median of {} (min-max)\n",
+                    n.prompt, n.gen, n.depth, rows.front().bytes_per_step / 1e6, n.repeat));
+    write_stdout(rows_text(rows));
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, Action& action) {
+  add_command<BenchOptions>(app, action, "bench", "Measure speed beside the memory's ceiling",
+                            execute);
+}
+
+}  // namespace qllm::app

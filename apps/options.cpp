@@ -1,0 +1,146 @@
+#include "options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "interrupt.h"
+
+namespace qllm::app {
+namespace {
+
+constexpr std::array<const char*, 4> kLogLevels = {"debug", "info", "warning", "error"};
+
+int level_number(const std::string& name) {
+  return static_cast<int>(std::find(kLogLevels.begin(), kLogLevels.end(), name) -
+                          kLogLevels.begin());
+}
+
+std::string_view level_name(int level) {
+  return kLogLevels.at(static_cast<size_t>(std::clamp(level, 0, 3)));
+}
+
+// Opens by `open(OpenOptions)` under a progress bar and within reach of Ctrl-C.
+template <typename Open>
+Model with_progress(const CommonOptions& common, const Open& open) {
+  const InterruptScope scope;
+  const auto bar = std::make_shared<ProgressBar>(!common.quiet);
+  Model model = open(common.open_options(bar));
+  bar->clear();
+  throw_if_interrupted();
+  return model;
+}
+
+}  // namespace
+
+void CommonOptions::add_to(CLI::App& command, bool with_threads) {
+  const std::string group = "Machine and messages";
+  if (with_threads) {
+    command.add_option("--threads", threads, "workers; 0: one per physical core")
+        ->check(CLI::Range(0, 65536))
+        ->type_name("N")
+        ->capture_default_str()
+        ->group(group);
+  }
+  command.add_option("--cpus", cpus, "CPUs to run on, such as 0-3,8; default: all allowed")
+      ->type_name("LIST")
+      ->group(group);
+  command.add_option("--device", device, "cpu, reference (slow, exact), cuda, or auto")
+      ->check(CLI::IsMember({"cpu", "cuda", "reference", "auto"}))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--isa", isa, "force a kernel tier (see qllm info); default: the best")
+      ->type_name("NAME")
+      ->group(group);
+  command
+      .add_option("--scheme", scheme,
+                  "weights: int8, int4-g32, int4-g64, int4-g128, keep, or fp32 (reference only); "
+                  "default: int8 on the cpu, fp32 on the reference")
+      ->check(CLI::IsMember({"int8", "int4-g32", "int4-g64", "int4-g128", "keep", "fp32"}))
+      ->type_name("NAME")
+      ->group(group);
+  command.add_flag("--no-cache", no_cache, "keep no packed copy of the model on disk")
+      ->group(group);
+  command.add_option("--log-level", log_level, "debug, info, warning or error")
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command.add_flag("--quiet", quiet, "no progress, no figures: errors only")->group(group);
+}
+
+OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar) const {
+  if (device == "cuda") {
+    throw Error(ErrorCode::unsupported,
+                "--device cuda: this build has no CUDA backend; expected cpu, reference or auto");
+  }
+  OpenOptions options;
+  options.device = device;
+  options.scheme = scheme;
+  options.isa = isa;
+  options.threads = threads;
+  options.cpus = cpus;
+  const int least = quiet ? level_number("error") : level_number(log_level);
+  options.log = [bar, least](int level, std::string_view line) {
+    if (level < least) return;
+    bar->clear();
+    write_stderr(fmt::format("qllm: {}: {}\n", level_name(level), line));
+  };
+  options.progress = [bar](std::string_view stage, double fraction) {
+    bar->update(stage, fraction);
+    return !interrupt_requested();
+  };
+  return options;
+}
+
+void SamplingOptions::add_to(CLI::App& command) {
+  const auto option = [&](const char* name, auto& value, const char* help, const char* type) {
+    return command.add_option(name, value, help)->type_name(type)->capture_default_str();
+  };
+  const int64_t most = std::numeric_limits<int32_t>::max();
+  option("-n,--max-tokens", generate.max_tokens,
+         "most tokens to generate; -1: until the context is full", "N")
+      ->check(CLI::Range(int64_t{-1}, most));
+  option("-c,--context", context, "tokens of context; 0: the model's, at most 4096", "CTX")
+      ->check(CLI::Range(int64_t{0}, most));
+  command.add_flag("--greedy", greedy, "always the likeliest token (as --temp 0)");
+  option("--temp", generate.temperature, "temperature; 0: greedy", "X")
+      ->check(CLI::Range(0.0F, 1000.0F));
+  option("--top-k", generate.top_k, "keep the K likeliest tokens; 0: all", "K")
+      ->check(CLI::Range(0, std::numeric_limits<int32_t>::max()));
+  option("--top-p", generate.top_p, "keep the least set of tokens of this probability; 1: all", "P")
+      ->check(CLI::Range(0.0F, 1.0F));
+  option("--min-p", generate.min_p, "drop tokens below this fraction of the likeliest; 0: none",
+         "P")
+      ->check(CLI::Range(0.0F, 1.0F));
+  option("--repeat-penalty", generate.repeat_penalty,
+         "makes the last 64 tokens less likely; 1: off", "X")
+      ->check(CLI::Range(0.01F, 100.0F));
+  option("--seed", generate.seed, "of the random choice; 0: a new one each time", "N");
+  command.add_flag("--ignore-eos", generate.ignore_end, "go on behind an end-of-text token");
+}
+
+GenerateOptions SamplingOptions::options() const {
+  GenerateOptions result = generate;
+  if (greedy) result.temperature = 0;
+  return result;
+}
+
+CLI::Option* add_model(CLI::App& command, std::string& path) {
+  return command.add_option("MODEL", path, "a .gguf file")->type_name("FILE");
+}
+
+Model open_model(const std::string& path, const CommonOptions& common) {
+  return with_progress(common,
+                       [&](const OpenOptions& options) { return Model::open(path, options); });
+}
+
+Model open_synthetic(const SyntheticShape& shape, const CommonOptions& common) {
+  return with_progress(
+      common, [&](const OpenOptions& options) { return Model::synthetic(shape, options); });
+}
+
+}  // namespace qllm::app

@@ -1,0 +1,45 @@
+#include "scoring.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace qllm::app {
+namespace {
+
+auto top_of(std::span<const double> values) {
+  return std::max_element(values.begin(), values.end()) - values.begin();
+}
+
+}  // namespace
+
+void log_softmax(std::span<const float> logits, std::vector<double>& out) {
+  out.assign(logits.begin(), logits.end());
+  const double top = *std::max_element(out.begin(), out.end());
+  double sum = 0;
+  for (const double x : out) sum += std::exp(x - top);
+  const double shift = top + std::log(sum);
+  for (double& x : out) x -= shift;
+}
+
+double Score::perplexity() const {
+  return std::exp(negative_log_likelihood_ / static_cast<double>(count_));
+}
+
+void Agreement::add(std::span<const double> reference, std::span<const double> model) {
+  double kl = 0;
+  for (size_t i = 0; i < reference.size(); ++i) {
+    kl += std::exp(reference[i]) * (reference[i] - model[i]);
+  }
+  kl_sum_ += kl;
+  kl_max_ = std::max(kl_max_, kl);
+  same_top_ += top_of(reference) == top_of(model) ? 1 : 0;
+  ++count_;
+}
+
+double Agreement::kl_mean() const { return kl_sum_ / static_cast<double>(count_); }
+
+double Agreement::top1() const {
+  return static_cast<double>(same_top_) / static_cast<double>(count_);
+}
+
+}  // namespace qllm::app
