@@ -23,7 +23,8 @@ void for_each_available(const Check& check) {
 TEST_CASE("dot kernels: those whose tier the machine lacks are skipped") {
   for (const cpu::DotKernel& kernel : cpu::dot_kernels()) {
     const std::string name(kernel.name);
-    if (!cpu::isa_available(kernel.isa)) MESSAGE("skipped, the machine lacks its tier: " << name);
+    if (!cpu::isa_available(kernel.isa))
+      MESSAGE("[skipped] " << name << ": the machine lacks its tier");
   }
 }
 

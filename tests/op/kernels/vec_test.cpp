@@ -63,7 +63,8 @@ double from_bf16(uint16_t x) {
 TEST_CASE("vec tiers: those that the machine lacks are skipped") {
   for (const cpu::Isa isa : {cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
     if (!cpu::isa_available(isa)) {
-      MESSAGE("skipped, the machine lacks it: float kernels of " << std::string(isa_name(isa)));
+      MESSAGE("[skipped] float kernels of " << std::string(isa_name(isa))
+                                            << ": the machine lacks it");
     }
   }
 }

@@ -10,7 +10,7 @@ namespace qllm::cpu::avx2 {
 namespace {
 
 constexpr int64_t kOutputs = 64;  // of a block
-constexpr int64_t kPanelK = 64;   // inputs: K is a multiple
+constexpr int64_t kPanelK = 128;  // inputs: 16 KiB of a 32 KiB L1
 constexpr int64_t kSteps = kPanelK / 4;
 constexpr int kTokens = 6;  // 6 x 2 sums + 2 weights + x + a product: 16 registers
 constexpr int kLines = 2;   // registers of 8 outputs
@@ -25,8 +25,9 @@ struct alignas(32) Pairs {
   uint32_t odd[kSteps];
 };
 
-inline void widen(const int8_t* w, Panel* panel) {
-  for (int64_t s = 0; s < kSteps; ++s) {
+inline void widen(const int8_t* w, int64_t steps, Panel* panel) {
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 8
     for (int l = 0; l < 8; ++l) {
       const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + s * 256 + l * 32));
       panel->w[l / 2][s][l % 2] = _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
@@ -35,9 +36,9 @@ inline void widen(const int8_t* w, Panel* panel) {
   }
 }
 
-inline void expand(const uint8_t* x, Pairs* pairs) {
+inline void expand(const uint8_t* x, int64_t steps, Pairs* pairs) {
   const __m256i low = _mm256_set1_epi32(0x00ff00ff);
-  for (int64_t i = 0; i < kSteps; i += 8) {
+  for (int64_t i = 0; i < steps; i += 8) {
     const __m256i v = _mm256_load_si256(reinterpret_cast<const __m256i*>(x + 4 * i));
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs->even + i), _mm256_and_si256(v, low));
     _mm256_store_si256(reinterpret_cast<__m256i*>(pairs->odd + i), _mm256_srli_epi16(v, 8));
@@ -46,19 +47,23 @@ inline void expand(const uint8_t* x, Pairs* pairs) {
 
 /// acc[kM][16] (+)= over a panel.
 template <int kM>
-inline void tile(const Pairs* pairs, const __m256i (*w)[4], int32_t* acc, int64_t ldacc,
-                 bool first) {
+inline void tile(const Pairs* pairs, const __m256i (*w)[4], int64_t steps, int32_t* acc,
+                 int64_t ldacc, bool first) {
   __m256i sum[kM][kLines];
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < kLines; ++l) {
       sum[t][l] = first ? _mm256_setzero_si256()
                         : _mm256_load_si256(reinterpret_cast<__m256i*>(acc + t * ldacc + 8 * l));
     }
   }
-  for (int64_t s = 0; s < kSteps; ++s) {
+  for (int64_t s = 0; s < steps; ++s) {
+#pragma GCC unroll 8
     for (int h = 0; h < 2; ++h) {
       const __m256i w0 = w[s][2 * h];
       const __m256i w1 = w[s][2 * h + 1];
+#pragma GCC unroll 8
       for (int t = 0; t < kM; ++t) {
         const uint32_t* p = h == 0 ? pairs[t].even : pairs[t].odd;
         const __m256i x = _mm256_set1_epi32(static_cast<int32_t>(p[s]));
@@ -67,14 +72,16 @@ inline void tile(const Pairs* pairs, const __m256i (*w)[4], int32_t* acc, int64_
       }
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < kLines; ++l) {
       _mm256_store_si256(reinterpret_cast<__m256i*>(acc + t * ldacc + 8 * l), sum[t][l]);
     }
   }
 }
 
-using TileFn = void (*)(const Pairs*, const __m256i (*)[4], int32_t*, int64_t, bool);
+using TileFn = void (*)(const Pairs*, const __m256i (*)[4], int64_t, int32_t*, int64_t, bool);
 constexpr TileFn kTiles[kTokens + 1] = {nullptr, tile<1>, tile<2>, tile<3>,
                                         tile<4>, tile<5>, tile<6>};
 
@@ -85,13 +92,17 @@ void dot_u8s8s32_n64k4_panel(const DotArgs& args) noexcept {
   Pairs pairs[kTokens];
   for (int64_t n = 0; n < args.n; n += kOutputs) {
     for (int64_t k = 0; k < args.k; k += kPanelK) {
-      widen(args.w + n * args.k + k * kOutputs, &panel);
+      const int64_t steps = (args.k - k < kPanelK ? args.k - k : kPanelK) / 4;
+      widen(args.w + n * args.k + k * kOutputs, steps, &panel);
       for (int64_t m = 0; m < args.m; m += kTokens) {
         const int64_t tokens = args.m - m < kTokens ? args.m - m : kTokens;
-        for (int64_t t = 0; t < tokens; ++t) expand(args.x + (m + t) * args.ldx + k, &pairs[t]);
+        for (int64_t t = 0; t < tokens; ++t) {
+          expand(args.x + (m + t) * args.ldx + k, steps, &pairs[t]);
+        }
         int32_t* acc = args.acc + m * args.ldacc + n;
+#pragma GCC unroll 8
         for (int l = 0; l < 4; ++l) {
-          kTiles[tokens](pairs, panel.w[l], acc + 16 * l, args.ldacc, k == 0);
+          kTiles[tokens](pairs, panel.w[l], steps, acc + 16 * l, args.ldacc, k == 0);
         }
       }
     }

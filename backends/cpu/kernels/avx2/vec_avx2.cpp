@@ -43,6 +43,9 @@ struct Tier {
     const auto* v = static_cast<const __m256i*>(p);
     __m256i sum[8] = {};
     for (int64_t i = 0; i < bytes / 32; i += 8) {
+      for (int j = 0; j < 8; j += 2) {  // as far ahead as the dot kernels
+        _mm_prefetch(reinterpret_cast<const char*>(v + i + j) + 4096, _MM_HINT_T0);
+      }
       for (int j = 0; j < 8; ++j) sum[j] = _mm256_add_epi32(sum[j], _mm256_loadu_si256(v + i + j));
     }
     for (int j = 1; j < 8; ++j) sum[0] = _mm256_add_epi32(sum[0], sum[j]);

@@ -25,25 +25,32 @@ template <int kM, bool kPrefetch>
 inline void tile(const uint8_t* x, int64_t ldx, const int8_t* w, int64_t k, int32_t* acc,
                  int64_t ldacc, bool first) {
   __m512i sum[kM][4];
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < 4; ++l) {
       sum[t][l] = first ? _mm512_setzero_si512() : _mm512_loadu_si512(acc + t * ldacc + 16 * l);
     }
   }
   for (int64_t i = 0; i < k; i += 4, w += kRun) {
     __m512i line[4];
+#pragma GCC unroll 8
     for (int l = 0; l < 4; ++l) {
       if constexpr (kPrefetch) {
         _mm_prefetch(reinterpret_cast<const char*>(w + kAhead + 64 * l), _MM_HINT_T0);
       }
       line[l] = _mm512_loadu_si512(w + 64 * l);
     }
+#pragma GCC unroll 8
     for (int t = 0; t < kM; ++t) {
       const __m512i v = broadcast(x + t * ldx + i);
+#pragma GCC unroll 8
       for (int l = 0; l < 4; ++l) sum[t][l] = _mm512_dpbusd_epi32(sum[t][l], v, line[l]);
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < 4; ++l) _mm512_storeu_si512(acc + t * ldacc + 16 * l, sum[t][l]);
   }
 }

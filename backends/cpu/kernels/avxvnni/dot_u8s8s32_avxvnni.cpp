@@ -25,7 +25,9 @@ template <int kM, int kLines, bool kPrefetch>
 inline void tile(const uint8_t* x, int64_t ldx, const int8_t* w, int64_t k, int32_t* acc,
                  int64_t ldacc, bool first) {
   __m256i sum[kM][kLines];
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < kLines; ++l) {
       sum[t][l] = first ? _mm256_setzero_si256()
                         : _mm256_load_si256(reinterpret_cast<__m256i*>(acc + t * ldacc + 8 * l));
@@ -33,22 +35,28 @@ inline void tile(const uint8_t* x, int64_t ldx, const int8_t* w, int64_t k, int3
   }
   for (int64_t i = 0; i < k; i += 4, w += kRun) {
     if constexpr (kPrefetch) {
-      for (int l = 0; l < 4; ++l) {
+#pragma GCC unroll 8
+      for (int l = 0; l < kLines / 2; ++l) {  // these outputs' lines, kAhead / kRun steps later
         _mm_prefetch(reinterpret_cast<const char*>(w + kAhead + 64 * l), _MM_HINT_T0);
       }
     }
     __m256i line[kLines];
+#pragma GCC unroll 8
     for (int l = 0; l < kLines; ++l) {
       line[l] = _mm256_load_si256(reinterpret_cast<const __m256i*>(w + 32 * l));
     }
+#pragma GCC unroll 8
     for (int t = 0; t < kM; ++t) {
       const __m256i v = broadcast(x + t * ldx + i);
+#pragma GCC unroll 8
       for (int l = 0; l < kLines; ++l) {
         sum[t][l] = _mm256_dpbusd_avx_epi32(sum[t][l], v, line[l]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kM; ++t) {
+#pragma GCC unroll 8
     for (int l = 0; l < kLines; ++l) {
       _mm256_store_si256(reinterpret_cast<__m256i*>(acc + t * ldacc + 8 * l), sum[t][l]);
     }
@@ -56,18 +64,29 @@ inline void tile(const uint8_t* x, int64_t ldx, const int8_t* w, int64_t k, int3
 }
 
 /// All 64 outputs of a block column over k inputs, 8 * kLines at a time.
-template <int kM, int kLines>
+template <int kM, int kLines, bool kPrefetch>
 inline void columns(const uint8_t* x, int64_t ldx, const int8_t* w, int64_t k, int32_t* acc,
                     int64_t ldacc, bool first) {
-  tile<kM, kLines, true>(x, ldx, w, k, acc, ldacc, first);
-  for (int o = 8 * kLines; o < kOutputs; o += 8 * kLines) {
-    tile<kM, kLines, false>(x, ldx, w + 4 * o, k, acc + o, ldacc, first);
+  for (int o = 0; o < kOutputs; o += 8 * kLines) {
+    tile<kM, kLines, kPrefetch>(x, ldx, w + 4 * o, k, acc + o, ldacc, first);
   }
 }
 
 using TileFn = void (*)(const uint8_t*, int64_t, const int8_t*, int64_t, int32_t*, int64_t, bool);
-constexpr TileFn kTiles[kMaxTile + 1] = {nullptr,       columns<1, 8>, columns<2, 4>, columns<3, 4>,
-                                         columns<4, 2>, columns<5, 2>, columns<6, 2>};
+constexpr TileFn kFirst[kMaxTile + 1] = {nullptr,
+                                         columns<1, 8, true>,
+                                         columns<2, 4, true>,
+                                         columns<3, 4, true>,
+                                         columns<4, 2, true>,
+                                         columns<5, 2, true>,
+                                         columns<6, 2, true>};
+constexpr TileFn kRest[kMaxTile + 1] = {nullptr,
+                                        columns<1, 8, false>,
+                                        columns<2, 4, false>,
+                                        columns<3, 4, false>,
+                                        columns<4, 2, false>,
+                                        columns<5, 2, false>,
+                                        columns<6, 2, false>};
 
 }  // namespace
 
@@ -81,8 +100,9 @@ void dot_u8s8s32_n64k4_tile(const DotArgs& args) noexcept {
       for (int64_t i = 0; i < tiles; ++i) {  // of nearly equal size: 7 = 4 + 3
         const int64_t m = args.m * i / tiles;
         const int64_t tokens = args.m * (i + 1) / tiles - m;
-        kTiles[tokens](args.x + m * args.ldx + k, args.ldx, w, inputs,
-                       args.acc + m * args.ldacc + n, args.ldacc, k == 0);
+        const TileFn* fns = i == 0 ? kFirst : kRest;
+        fns[tokens](args.x + m * args.ldx + k, args.ldx, w, inputs, args.acc + m * args.ldacc + n,
+                    args.ldacc, k == 0);
       }
     }
   }

@@ -1,0 +1,180 @@
+// The int8 kernels of the registry, and oneDNN, over (M, N, K): time, GB/s of weights, GOP/s, and
+// percent of the read bandwidth that the same run measures. Each thread owns a share of N, as in a
+// step; the weights of a case are at least --bytes, so that they come from memory.
+//
+//   bench/matmul [--json] [--repeat N] [--threads N] [any flag of Google Benchmark]
+#include <benchmark/benchmark.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/vec.h"
+#include "onednn/onednn_linear.h"
+#include "quant/packing.h"
+
+namespace {
+
+using namespace qllm;  // NOLINT
+
+constexpr int64_t kBytes = int64_t{512} << 20;
+
+template <typename T>
+using Buffer = std::unique_ptr<T, void (*)(void*)>;
+
+template <typename T>
+Buffer<T> allocate(int64_t count) {
+  const auto bytes = round_up(count * static_cast<int64_t>(sizeof(T)), int64_t{2} << 20);
+  return {static_cast<T*>(std::aligned_alloc(size_t{2} << 20, static_cast<size_t>(bytes))),
+          &std::free};
+}
+
+/// What the cases share: a memory of weights that no cache holds, and the read ceiling over it.
+struct Arena {
+  explicit Arena(int threads_in) : threads(threads_in), weights(allocate<int8_t>(kBytes)) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < kBytes; ++i) weights.get()[i] = static_cast<int8_t>(i * 37 >> 3);
+    for (int i = 0; i < 5; ++i) ceiling = std::max(ceiling, read_once());
+  }
+
+  /// Bytes a second of one pass of all threads over the weights.
+  double read_once() const {
+    const auto& vec = cpu::vec_kernels(cpu::best_isa());
+    const int64_t share = kBytes / threads / 4096 * 4096;
+    const auto start = std::chrono::steady_clock::now();
+    uint32_t sum = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : sum)
+    sum += vec.read_sum(weights.get() + omp_get_thread_num() * share, share);
+    benchmark::DoNotOptimize(sum);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    return static_cast<double>(share * threads) / took.count();
+  }
+
+  int threads;
+  Buffer<int8_t> weights;
+  double ceiling = 0;
+};
+
+/// One case: `layers` matrices [n, k] in a row, each split over the threads by blocks of outputs.
+struct Case {
+  int64_t m, n, k;
+  int64_t layers() const { return std::max<int64_t>(1, m <= 64 ? kBytes / (n * k) : 1); }
+};
+
+struct Shard {
+  int64_t begin, count;  // outputs
+};
+
+Shard shard_of(const Case& c, int thread, int threads) {
+  const int64_t blocks = c.n / kBlockN;
+  const int64_t begin = blocks * thread / threads;
+  return {begin * kBlockN, (blocks * (thread + 1) / threads - begin) * kBlockN};
+}
+
+template <typename Run>
+void measure(benchmark::State& state, const Arena& arena, const Case& c, const Run& run) {
+  const auto x = allocate<uint8_t>(c.m * c.k);
+  const auto acc = allocate<int32_t>(c.m * c.n);
+  for (int64_t i = 0; i < c.m * c.k; ++i) x.get()[i] = static_cast<uint8_t>(i * 7);
+  for (auto _ : state) {
+#pragma omp parallel num_threads(arena.threads)
+    {
+      const int thread = omp_get_thread_num();
+      const Shard s = shard_of(c, thread, arena.threads);
+      for (int64_t layer = 0; layer < c.layers(); ++layer) {
+        const int8_t* w = arena.weights.get() + layer * c.n * c.k + s.begin * c.k;
+        run(thread, cpu::DotArgs{x.get(), w, acc.get() + s.begin, c.m, s.count, c.k, c.k, c.n});
+      }
+    }
+  }
+  const double bytes = static_cast<double>(c.layers() * c.n * c.k);
+  const auto rate = benchmark::Counter::kIsIterationInvariantRate;
+  state.counters["GB/s"] = benchmark::Counter(bytes / 1e9, rate);
+  state.counters["GOP/s"] = benchmark::Counter(2e-9 * bytes * static_cast<double>(c.m), rate);
+  state.counters["percent_of_read"] = benchmark::Counter(100 * bytes / arena.ceiling, rate);
+  state.counters["read_GB/s"] = arena.ceiling / 1e9;
+}
+
+void bench_kernel(benchmark::State& state, const Arena& arena, const cpu::DotKernel& kernel,
+                  const Case& c) {
+  measure(state, arena, c, [&](int, const cpu::DotArgs& args) { kernel.run(args); });
+}
+
+void bench_onednn(benchmark::State& state, const Arena& arena, const Case& c) {
+  std::vector<cpu::OnednnLinear> linears;
+  for (int t = 0; t < arena.threads; ++t) {
+    const std::array<int64_t, 1> counts{c.m};
+    linears.emplace_back(cpu::OnednnShape{shard_of(c, t, arena.threads).count, c.k, c.k, c.n},
+                         counts);
+  }
+  state.SetLabel(linears[0].implementation(c.m));
+  measure(state, arena, c, [&](int thread, const cpu::DotArgs& args) {
+    if (!linears[static_cast<size_t>(thread)].run(args)) std::abort();
+  });
+}
+
+void register_case(const Arena& arena, const Case& c) {
+  const auto shape =
+      "/M:" + std::to_string(c.m) + "/N:" + std::to_string(c.n) + "/K:" + std::to_string(c.k);
+  const auto finish = [](benchmark::internal::Benchmark* b) {
+    b->UseRealTime()->Unit(benchmark::kMillisecond);
+  };
+  for (const cpu::DotKernel& kernel : cpu::dot_kernels()) {
+    if (!cpu::isa_available(kernel.isa)) continue;
+    finish(benchmark::RegisterBenchmark((kernel.name + shape).c_str(), bench_kernel,
+                                        std::cref(arena), std::cref(kernel), c));
+  }
+  if (cpu::onednn_accepts(cpu::best_isa())) {
+    finish(benchmark::RegisterBenchmark(("onednn" + shape).c_str(), bench_onednn, std::cref(arena),
+                                        c));
+  }
+}
+
+/// The flags of all our benches, in Google Benchmark's own terms; the rest is passed on.
+std::vector<std::string> translate(int argc, char** argv, int* threads) {
+  std::vector<std::string> out;
+  for (int i = 0; i < argc; ++i) {
+    const std::string arg = argv[i];
+    const auto value = [&](const char* flag) {
+      if (arg == flag && i + 1 < argc) return std::string(argv[++i]);
+      const std::string prefix = std::string(flag) + "=";
+      return arg.compare(0, prefix.size(), prefix) == 0 ? arg.substr(prefix.size()) : std::string();
+    };
+    if (arg == "--json") {
+      out.emplace_back("--benchmark_format=json");
+    } else if (const std::string n = value("--repeat"); !n.empty()) {
+      out.push_back("--benchmark_repetitions=" + n);
+    } else if (const std::string t = value("--threads"); !t.empty()) {
+      *threads = std::max(1, std::atoi(t.c_str()));
+    } else {
+      out.push_back(arg);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  int threads = omp_get_max_threads();
+  std::vector<std::string> args = translate(argc, argv, &threads);
+  std::vector<char*> pointers;
+  for (std::string& arg : args) pointers.push_back(arg.data());
+  int count = static_cast<int>(pointers.size());
+  benchmark::Initialize(&count, pointers.data());
+  if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 2;
+  const Arena arena(threads);
+  for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 512}) {
+    for (const auto& [n, k] : {std::array<int64_t, 2>{4096, 4096}, {14336, 4096}, {1536, 576}}) {
+      register_case(arena, {m, n, k});
+    }
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
