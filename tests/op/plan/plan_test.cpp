@@ -85,17 +85,18 @@ std::vector<qllm::cpu::Isa> available_tiers() {
     if (qllm::cpu::isa_available(isa)) {
       tiers.push_back(isa);
     } else {
-      MESSAGE("skipped: tier " << std::string(qllm::cpu::isa_name(isa)) << " is not on this machine");
+      MESSAGE("skipped: tier " << std::string(qllm::cpu::isa_name(isa))
+                               << " is not on this machine");
     }
   }
   return tiers;
 }
 
 constexpr Shape kShapes[] = {
-    {64, 96, 4, 2, 16, 300},     // ragged d_ff and vocabulary
-    {192, 320, 3, 1, 64, 500},   // one KV head, N not divisible by the workers
-    {128, 64, 4, 4, 32, 64},     // no groups
-    {72, 100, 3, 3, 24, 101},    // nothing is a multiple of 64
+    {64, 96, 4, 2, 16, 300},    // ragged d_ff and vocabulary
+    {192, 320, 3, 1, 64, 500},  // one KV head, N not divisible by the workers
+    {128, 64, 4, 4, 32, 64},    // no groups
+    {72, 100, 3, 3, 24, 101},   // nothing is a multiple of 64
 };
 
 }  // namespace

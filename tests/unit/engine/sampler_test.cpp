@@ -1,10 +1,10 @@
+#include "engine/sampler.h"
+
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 #include <map>
-
-#include "engine/sampler.h"
 
 namespace {
 

@@ -57,9 +57,8 @@ TEST_CASE("llama: the graph reads as the architecture does") {
 
 TEST_CASE("llama: gate and up are interleaved by blocks of 64, a ragged d_ff is padded") {
   const qllm::Graph graph = qllm::build_llama(small_config());
-  const auto it = std::find_if(graph.weights.begin(), graph.weights.end(), [](const auto& w) {
-    return w.name == "blk.0.ffn_gate_up";
-  });
+  const auto it = std::find_if(graph.weights.begin(), graph.weights.end(),
+                               [](const auto& w) { return w.name == "blk.0.ffn_gate_up"; });
   REQUIRE(it != graph.weights.end());
   REQUIRE(it->rows.size() == 4);
   CHECK(it->rows[0].tensor == "blk.0.ffn_gate.weight");

@@ -1,0 +1,130 @@
+#include "cpu_backend.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <string_view>
+#include <utility>
+
+#include "bandwidth.h"
+#include "core/error.h"
+#include "cpu_weights.h"
+#include "kernels/dot.h"
+#include "kernels/vec.h"
+#include "kv_cache.h"
+#include "onednn/onednn_linear.h"
+#include "plan.h"
+#include "topology.h"
+#include "worker_pool.h"
+
+namespace qllm::cpu {
+namespace {
+
+constexpr Isa kTiers[] = {Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar};  // best first
+
+Isa choose_isa(const std::string& name) {
+  if (name.empty()) return best_isa();
+  for (Isa isa : kTiers) {
+    if (isa_name(isa) != name) continue;
+    require(isa_available(isa), ErrorCode::unsupported,
+            "isa {}: this machine does not run it; the best it has is {}", name,
+            isa_name(best_isa()));
+    return isa;
+  }
+  fail(ErrorCode::invalid_argument, "isa {}: known tiers are scalar, avx2, avxvnni, avx512vnni",
+       name);
+}
+
+std::unique_ptr<Topology> detect_topology(const BackendOptions& options) {
+  TopologyOptions t;
+  t.threads = options.threads;
+  t.cpus = options.cpus;
+  return Topology::detect(t);
+}
+
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const BackendOptions& options)
+      : options_(options),
+        isa_(choose_isa(options.isa)),
+        vec_(vec_kernels(isa_)),
+        topology_(detect_topology(options)),
+        pool_(*topology_),
+        onednn_(onednn_accepts(isa_)) {}
+
+  BackendInfo info() const override {
+    BackendInfo info;
+    info.name = "cpu";
+    for (Isa isa : kTiers) {
+      if (isa_available(isa)) info.isa.emplace_back(isa_name(isa));
+    }
+    info.isa_used = isa_name(isa_);
+    info.workers = pool_.count();
+    info.numa_nodes = topology_->numa_nodes();
+    info.packages = topology_->packages();
+    info.cores = topology_->cores();
+    for (const WorkerSlot& slot : topology_->workers()) info.cpus.push_back(slot.cpu);
+    info.notes = topology_->notes();
+    info.notes.push_back(onednn_
+                             ? "oneDNN takes matmuls of 32 tokens and more on the packed weights"
+                             : "own kernels for all token counts: oneDNN has no fast u8 x s8 "
+                               "matmul on this tier");
+    return info;
+  }
+
+  std::shared_ptr<const Weights> load(const Graph& graph,
+                                      std::shared_ptr<const TensorSource> source,
+                                      const ProgressFn& progress) override {
+    auto weights = std::make_shared<CpuWeights>(graph, std::move(source), pool_, *topology_, vec_,
+                                                options_.large_pages, progress);
+    if (options_.log) {
+      options_.log(
+          LogLevel::info,
+          fmt::format("cpu: {} MiB of weights packed for {} workers, {} MiB on large pages",
+                      weights->bytes() >> 20, pool_.count(), weights->large_page_bytes() >> 20));
+    }
+    return weights;
+  }
+
+  std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) override {
+    return std::make_unique<CpuKvCache>(shape, options_.large_pages);
+  }
+
+  std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
+                                const PlanLimits& limits) override {
+    auto own = std::dynamic_pointer_cast<const CpuWeights>(std::move(weights));
+    require(own != nullptr, ErrorCode::invalid_argument, "cpu: weights of another backend");
+    const CpuContext context{topology_.get(), &pool_, &vec_, isa_, options_.large_pages, onednn_};
+    return compile_plan(context, graph, std::move(own), limits);
+  }
+
+  void drive(const std::function<void()>& fn) override { pool_.drive(fn); }
+
+  double measure_read_gbps(int64_t bytes) override {
+    if (!bandwidth_ || bandwidth_bytes_ != bytes) {
+      bandwidth_.emplace(pool_, *topology_, bytes);
+      bandwidth_bytes_ = bytes;
+    }
+    return bandwidth_->measure();
+  }
+
+ private:
+  BackendOptions options_;
+  Isa isa_;
+  const VecKernels& vec_;
+  std::unique_ptr<Topology> topology_;
+  WorkerPool pool_;
+  bool onednn_;
+  std::optional<ReadBandwidth> bandwidth_;
+  int64_t bandwidth_bytes_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
+  require(options.numerics == Numerics::w8a8, ErrorCode::unsupported,
+          "device cpu: scheme int8 only; fp32 runs on the reference");
+  return std::make_unique<CpuBackend>(options);
+}
+
+}  // namespace qllm::cpu
