@@ -15,8 +15,13 @@
 
 #include "core/error.h"
 
+// LLVM's runtime lets idle threads spin for 200 ms, GNU's for some. Absent (null) in GNU's.
+extern "C" __attribute__((weak)) void kmp_set_blocktime(int milliseconds);
+
 namespace qllm::cpu {
 namespace {
+
+constexpr int kIdleSpinMs = 5;
 
 void cpu_pause() noexcept { __builtin_ia32_pause(); }
 
@@ -183,6 +188,7 @@ WorkerPool::WorkerPool(const Topology& topology) : impl_(std::make_unique<Impl>(
     // These belong to the owning thread alone, not to the process. What a library (oneDNN) runs in
     // parallel on this thread outside a region uses the same team.
     omp_set_dynamic(0);
+    if (kmp_set_blocktime != nullptr) kmp_set_blocktime(kIdleSpinMs);
     omp_set_num_threads(static_cast<int>(impl.slots.size()));
     impl.count = impl.delivered_threads();  // fewer under OMP_THREAD_LIMIT
     omp_set_num_threads(impl.count);
