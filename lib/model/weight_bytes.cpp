@@ -2,6 +2,7 @@
 
 #include <set>
 #include <string>
+#include <utility>
 
 #include "quant/packing.h"
 
@@ -15,7 +16,8 @@ constexpr int64_t kScaleAndSumBytes = 8;  // float32 scale, int32 sum
 WeightBytes weight_bytes_w8a8(const Graph& graph) {
   WeightBytes bytes;
   int64_t gathered = 0;
-  std::set<std::string> counted;
+  std::set<std::pair<std::string, int64_t>>
+      counted;  // tensor and its row: a tied table counts once
   for (const Weight& w : graph.weights) {
     switch (w.role) {
       case WeightRole::linear:
@@ -30,7 +32,7 @@ WeightBytes weight_bytes_w8a8(const Graph& graph) {
     }
     for (const RowSpan& span : w.rows) {
       const bool is_vector = w.role == WeightRole::vector;
-      if (counted.insert(span.tensor).second)
+      if (counted.emplace(span.tensor, span.tensor_row).second)
         bytes.parameters += span.count * (is_vector ? 1 : w.k);
     }
   }
