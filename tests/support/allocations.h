@@ -1,11 +1,12 @@
-// Counts calls of operator new in a test program.
+// Counts calls that ask for heap memory in a test program.
 #pragma once
 
 #include <cstdint>
 
 namespace qllm::test {
 
-/// How often memory was asked for since the program began, by all threads.
+/// How often memory was asked for since the program began, by all threads: malloc and its kin,
+/// whoever calls them (C libraries too); under a sanitizer, operator new only.
 int64_t allocations();
 
 }  // namespace qllm::test

@@ -1,0 +1,103 @@
+// What a long-running program relies on: a warm step asks for no memory, and memory does not grow.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
+#include <numeric>
+#include <vector>
+
+#include "qllm/qllm.hpp"
+#include "support/allocations.h"
+#include "support/sanitized.h"
+
+namespace {
+
+qllm::Model small_model(const std::string& device) {
+  qllm::SyntheticShape shape;
+  shape.d_model = 128;
+  shape.d_ff = 192;
+  shape.n_layers = 2;
+  shape.n_heads = 4;
+  shape.n_kv_heads = 2;
+  shape.head_dim = 32;
+  shape.vocab = 500;
+  qllm::OpenOptions options;
+  options.device = device;
+  options.threads = 2;
+  options.max_batch_tokens = 32;
+  return qllm::Model::synthetic(shape, options);
+}
+
+int64_t rss_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0;
+  int64_t resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+/// Decodes `count` tokens, starting over wherever the context is full.
+void decode(qllm::Session& session, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (session.position() == session.max_context()) session.reset();
+    session.decode(static_cast<int32_t>(i % 500));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("steady state: allocations are counted at all") {
+  const int64_t before = qllm::test::allocations();
+  const std::vector<int> some(100);
+  CHECK(qllm::test::allocations() > before);
+  CHECK(some.size() == 100);
+  if (qllm::test::kSanitized) return;
+  const int64_t before_c = qllm::test::allocations();
+  FILE* file = std::fopen("/proc/self/statm", "r");  // the C library's own malloc
+  REQUIRE(file != nullptr);
+  std::fclose(file);
+  CHECK(qllm::test::allocations() > before_c);
+}
+
+TEST_CASE("steady state: a warm decode step asks for no memory") {
+  for (const char* device : {"reference", "cpu"}) {
+    CAPTURE(device);
+    const auto model = small_model(device);
+    qllm::Session session(model, 256);
+    decode(session, 300);  // through a full context, and into the next
+    const int64_t before = qllm::test::allocations();
+    decode(session, 300);
+    CHECK(qllm::test::allocations() - before == 0);
+  }
+}
+
+TEST_CASE("steady state: a warm prefill step asks for no memory") {
+  const auto model = small_model("cpu");
+  qllm::Session session(model, 256);
+  std::vector<int32_t> ids(200);  // six full steps and a ragged one
+  std::iota(ids.begin(), ids.end(), 0);
+  for (int i = 0; i < 3; ++i) {
+    session.reset();
+    session.prefill(ids);
+  }
+  const int64_t before = qllm::test::allocations();
+  session.reset();
+  session.prefill(ids);
+  CHECK(qllm::test::allocations() - before == 0);
+}
+
+TEST_CASE("steady state: 10,000 tokens leave RSS where it was") {
+  if (qllm::test::kSanitized) {
+    MESSAGE("[skipped] RSS: a sanitizer's own memory grows");
+    return;
+  }
+  const auto model = small_model("cpu");
+  qllm::Session session(model, 512);
+  decode(session, 1024);
+  const int64_t before = rss_bytes();
+  decode(session, 10000);
+  const int64_t growth = rss_bytes() - before;
+  MESSAGE("RSS grew by ", growth, " bytes");
+  CHECK(growth < (int64_t{1} << 20));
+}
