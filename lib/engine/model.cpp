@@ -119,6 +119,8 @@ void ModelImpl::load(const Graph& graph, std::shared_ptr<const TensorSource> sou
     fail(ErrorCode::out_of_memory, "{}: no memory for {} MiB of weights and their buffers",
          file ? file->origin() : config.name, info.weight_bytes >> 20);
   }
+  require(!options.progress || options.progress("loading", 1.0), ErrorCode::cancelled,
+          "loading: cancelled");
   info.weight_bytes = weights_->bytes();
   info.bytes_per_token = weights_->bytes_per_step();
 }

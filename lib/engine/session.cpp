@@ -158,7 +158,7 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
     decode(id);
   }
   result->decode_s = seconds_since(first);
-  if (text) emit(text->finish());
+  if (text && reason != FinishReason::cancelled) emit(text->finish());
   return reason;
 }
 

@@ -270,7 +270,7 @@ TEST_CASE("c api: chat, machine and bandwidth") {
   CHECK(std::string(text).find("tiers: ") != std::string::npos);
 
   double gbps = 0;
-  CHECK(qllm_model_measure_read_gbps(model, int64_t{4} << 20, &gbps, nullptr) == QLLM_OK);
+  CHECK(qllm_model_measure_read_gbps(model, int64_t{64} << 20, &gbps, nullptr) == QLLM_OK);
   CHECK(gbps > 0);
   CHECK(qllm_model_measure_read_gbps(model, -1, &gbps, nullptr) == QLLM_INVALID_ARGUMENT);
   qllm_model_close(model);

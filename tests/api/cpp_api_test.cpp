@@ -58,7 +58,7 @@ TEST_CASE("cpp api: errors arrive as qllm::Error, and as std::runtime_error") {
   options.scheme = "";
   options.isa = "sse9";
   CHECK(code_of([&] { qllm::Model::open(qllm::test::tiny_path(), options); }) ==
-        ErrorCode::not_found);
+        ErrorCode::invalid_argument);
 }
 
 TEST_CASE("cpp api: what inspecting predicts is what opening finds") {

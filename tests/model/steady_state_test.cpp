@@ -13,7 +13,7 @@
 
 namespace {
 
-qllm::Model small_model(const std::string& device) {
+qllm::Model small_model() {
   qllm::SyntheticShape shape;
   shape.d_model = 128;
   shape.d_ff = 192;
@@ -23,7 +23,7 @@ qllm::Model small_model(const std::string& device) {
   shape.head_dim = 32;
   shape.vocab = 500;
   qllm::OpenOptions options;
-  options.device = device;
+  options.device = "cpu";
   options.threads = 2;
   options.max_batch_tokens = 32;
   return qllm::Model::synthetic(shape, options);
@@ -61,19 +61,16 @@ TEST_CASE("steady state: allocations are counted at all") {
 }
 
 TEST_CASE("steady state: a warm decode step asks for no memory") {
-  for (const char* device : {"reference", "cpu"}) {
-    CAPTURE(device);
-    const auto model = small_model(device);
-    qllm::Session session(model, 256);
-    decode(session, 300);  // through a full context, and into the next
-    const int64_t before = qllm::test::allocations();
-    decode(session, 300);
-    CHECK(qllm::test::allocations() - before == 0);
-  }
+  const auto model = small_model();
+  qllm::Session session(model, 256);
+  decode(session, 300);  // through a full context, and into the next
+  const int64_t before = qllm::test::allocations();
+  decode(session, 300);
+  CHECK(qllm::test::allocations() - before == 0);
 }
 
 TEST_CASE("steady state: a warm prefill step asks for no memory") {
-  const auto model = small_model("cpu");
+  const auto model = small_model();
   qllm::Session session(model, 256);
   std::vector<int32_t> ids(200);  // six full steps and a ragged one
   std::iota(ids.begin(), ids.end(), 0);
@@ -92,7 +89,7 @@ TEST_CASE("steady state: 10,000 tokens leave RSS where it was") {
     MESSAGE("[skipped] RSS: a sanitizer's own memory grows");
     return;
   }
-  const auto model = small_model("cpu");
+  const auto model = small_model();
   qllm::Session session(model, 512);
   decode(session, 1024);
   const int64_t before = rss_bytes();

@@ -174,7 +174,7 @@ QLLM_API qllm_status qllm_describe_machine(const qllm_open_options* options, cha
                                            size_t capacity, size_t* length, qllm_error* error);
 
 /** Measures the read bandwidth of the model's workers now: the ceiling of decode. Streams `bytes`
- * (0: 512 MiB); `*gbps` is in GB/s (1e9 bytes/s), 0 where it cannot be measured.
+ * (0: 512 MiB; at least 64 MiB); `*gbps` is in GB/s (1e9 bytes/s), 0 where it cannot be measured.
  * Fails with invalid_argument, out_of_memory. */
 QLLM_API qllm_status qllm_model_measure_read_gbps(const qllm_model* model, int64_t bytes,
                                                   double* gbps, qllm_error* error);
