@@ -137,6 +137,7 @@ class QLLM_API Model {
   std::string render_chat(std::span<const ChatMessage> messages,
                           bool add_generation_prompt = true) const;
   /// Read bandwidth of the model's workers now, in GB/s (1e9 bytes/s): the ceiling of decode.
+  /// `bytes`: how much is streamed, at least 64 MiB.
   double measure_read_gbps(int64_t bytes = int64_t{512} << 20) const;
 
  private:
