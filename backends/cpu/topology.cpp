@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -14,6 +13,7 @@
 #include "cgroup.h"
 #include "core/error.h"
 #include "cpu_list.h"
+#include "memory_nodes.h"
 
 namespace qllm::cpu {
 namespace {
@@ -69,82 +69,6 @@ TopologyHandle load(const std::string& synthetic) {
   require(ok, ErrorCode::unsupported, "topology: hwloc cannot read this machine");
   return handle;
 }
-
-// Depth of the deepest object that holds both: the larger, the nearer.
-int common_depth(hwloc_topology_t topology, hwloc_obj_t a, hwloc_obj_t b) {
-  // Memory objects hang beside the tree: their parents are in it.
-  while (a->depth < 0) a = a->parent;
-  while (b->depth < 0) b = b->parent;
-  return hwloc_get_common_ancestor_obj(topology, a, b)->depth;
-}
-
-// The nodes that have memory for this process, and which of them is nearest to any node.
-class MemoryNodes {
- public:
-  explicit MemoryNodes(hwloc_topology_t topology) : topology_(topology) {
-    const hwloc_const_nodeset_t allowed = hwloc_topology_get_allowed_nodeset(topology);
-    hwloc_obj_t node = nullptr;
-    while ((node = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, node)) != nullptr) {
-      const bool ours = hwloc_bitmap_isset(allowed, node->os_index) == 1;
-      if (ours && node->attr->numanode.local_memory > 0) with_memory_.push_back(node);
-    }
-    unsigned count = 1;
-    hwloc_distances_s* latencies = nullptr;
-    hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &count, &latencies,
-                                HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0);
-    latencies_ = count > 0 ? latencies : nullptr;
-  }
-  ~MemoryNodes() {
-    if (latencies_ != nullptr) hwloc_distances_release(topology_, latencies_);
-  }
-  MemoryNodes(const MemoryNodes&) = delete;
-  MemoryNodes& operator=(const MemoryNodes&) = delete;
-
-  int count() const { return std::max<int>(1, static_cast<int>(with_memory_.size())); }
-
-  /// The node whose memory a CPU should use. Of several at hand (DRAM and high-bandwidth memory)
-  /// the first, which hwloc makes the ordinary one.
-  int node_of(hwloc_obj_t pu) const {
-    for (hwloc_obj_t node : with_memory_) {
-      if (hwloc_bitmap_isincluded(pu->cpuset, node->cpuset)) return index(node);
-    }
-    if (with_memory_.empty()) return 0;
-    return index(nearest(pu));
-  }
-
- private:
-  static int index(hwloc_obj_t node) { return static_cast<int>(node->os_index); }
-
-  hwloc_obj_t nearest(hwloc_obj_t pu) const {
-    const hwloc_obj_t own = own_node(pu);
-    return *std::min_element(with_memory_.begin(), with_memory_.end(),
-                             [&](hwloc_obj_t a, hwloc_obj_t b) {
-                               return std::tuple(latency(own, a), -common_depth(topology_, pu, a)) <
-                                      std::tuple(latency(own, b), -common_depth(topology_, pu, b));
-                             });
-  }
-
-  // The node without memory that holds the CPU; null where there is none at all.
-  hwloc_obj_t own_node(hwloc_obj_t pu) const {
-    hwloc_obj_t node = nullptr;
-    while ((node = hwloc_get_next_obj_by_type(topology_, HWLOC_OBJ_NUMANODE, node)) != nullptr) {
-      if (hwloc_bitmap_isincluded(pu->cpuset, node->cpuset)) return node;
-    }
-    return nullptr;
-  }
-
-  uint64_t latency(hwloc_obj_t from, hwloc_obj_t to) const {
-    hwloc_uint64_t there = 0;
-    hwloc_uint64_t back = 0;
-    const bool known = from != nullptr && latencies_ != nullptr &&
-                       hwloc_distances_obj_pair_values(latencies_, from, to, &there, &back) == 0;
-    return known ? there : std::numeric_limits<uint64_t>::max();
-  }
-
-  hwloc_topology_t topology_;
-  std::vector<hwloc_obj_t> with_memory_;
-  hwloc_distances_s* latencies_ = nullptr;
-};
 
 // CPUs of efficiency cores on a hybrid part; empty elsewhere. Kinds that differ by frequency alone
 // are no hybrid: servers with a few favoured cores have them too.

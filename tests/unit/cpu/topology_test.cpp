@@ -165,6 +165,28 @@ TEST_CASE("topology: a node without memory uses the nearest that has some") {
   CHECK(nodes(*synthetic(altered_xml(dir, kTwoNodes, drain({0, 1})), 2)) == std::vector<int>{0, 0});
 }
 
+TEST_CASE("topology: where the machine tells latencies, they say which node is nearest") {
+  const qllm::test::TempDir dir;
+  const std::string path = altered_xml(dir, kEightNodes, [](hwloc_topology_t topology) {
+    std::vector<hwloc_obj_t> objects;
+    for (unsigned i = 0; i < 8; ++i) {
+      objects.push_back(hwloc_get_obj_by_type(topology, HWLOC_OBJ_NUMANODE, i));
+    }
+    objects[0]->attr->numanode.local_memory = 0;
+    std::vector<hwloc_uint64_t> latencies(64, 30);
+    for (size_t i = 0; i < 8; ++i) latencies[i * 8 + i] = 10;
+    latencies[0 * 8 + 5] = 15;  // in the other package
+    hwloc_distances_add_handle_t handle = hwloc_distances_add_create(
+        topology, "NUMALatency",
+        HWLOC_DISTANCES_KIND_FROM_USER | HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0);
+    REQUIRE(handle != nullptr);
+    REQUIRE(hwloc_distances_add_values(topology, handle, 8, objects.data(), latencies.data(), 0) ==
+            0);
+    REQUIRE(hwloc_distances_add_commit(topology, handle, 0) == 0);
+  });
+  CHECK(nodes(*synthetic(path, 0, "0,1,4")) == std::vector<int>{2, 5, 5});
+}
+
 TEST_CASE("topology: a hybrid part uses its performance cores by default, all when asked") {
   const qllm::test::TempDir dir;
   const auto kinds = [](const char* fast, const char* slow) {
