@@ -85,7 +85,7 @@ std::vector<qllm::cpu::Isa> available_tiers() {
     if (qllm::cpu::isa_available(isa)) {
       tiers.push_back(isa);
     } else {
-      MESSAGE("skipped: tier " << std::string(qllm::cpu::isa_name(isa))
+      MESSAGE("[skipped] tier " << std::string(qllm::cpu::isa_name(isa))
                                << " is not on this machine");
     }
   }
