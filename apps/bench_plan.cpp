@@ -1,11 +1,12 @@
 #include "bench_plan.h"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cstdlib>
+#include <fstream>
 #include <map>
 
 #include "input.h"
@@ -51,6 +52,12 @@ class Bench {
         static_cast<double>(lengths_.depth) + static_cast<double>(lengths_.gen - 1) / 2;
     return static_cast<double>(info.bytes_per_token) +
            static_cast<double>(info.kv_bytes_per_token) * mean_depth;
+  }
+
+  // Touches all memory that the measurements will use.
+  void warm_up() {
+    prefill();
+    decode();
   }
 
   BenchSample sample() {
@@ -157,14 +164,15 @@ BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& b
   BenchRow row;
   row.threads = model.machine().workers;
   row.bytes_per_step = bench.bytes_per_step();
-  for (int i = 0; i <= lengths.repeat; ++i) {
-    bar.update(fmt::format("measuring with {} worker(s)", row.threads),
-               static_cast<double>(i) / (lengths.repeat + 1));
-    const BenchSample sample = bench.sample();
-    if (i > 0) row.samples.push_back(sample);  // the first one touched the memory
+  bench.warm_up();
+  // Before the first measurement of the ceiling, whose buffer is none of the model's.
+  row.peak_rss_bytes = peak_rss_bytes();
+  const std::string stage = fmt::format("measuring with {} worker(s)", row.threads);
+  for (int i = 0; i < lengths.repeat; ++i) {
+    bar.update(stage, static_cast<double>(i) / lengths.repeat);
+    row.samples.push_back(bench.sample());
   }
   bar.clear();
-  row.peak_rss_bytes = peak_rss_bytes();
   return row;
 }
 
@@ -183,10 +191,18 @@ SyntheticShape parse_shape(const std::string& text) {
   return shape;
 }
 
+void reset_peak_rss() {
+  // proc(5): 5 sets the high-water mark to what is held now. Where it is refused, the mark stays.
+  std::ofstream("/proc/self/clear_refs") << "5";
+}
+
 int64_t peak_rss_bytes() {
-  struct rusage usage = {};
-  if (::getrusage(RUSAGE_SELF, &usage) != 0) return 0;
-  return int64_t{usage.ru_maxrss} * 1024;  // Linux counts in KiB
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    constexpr std::string_view kKey = "VmHWM:";
+    if (line.starts_with(kKey)) return std::atoll(line.c_str() + kKey.size()) * 1024;  // in KiB
+  }
+  return 0;
 }
 
 }  // namespace qllm::app

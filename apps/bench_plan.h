@@ -29,7 +29,7 @@ struct BenchSample {
 struct BenchRow {
   int threads = 0;
   double load_s = 0;
-  int64_t peak_rss_bytes = 0;
+  int64_t peak_rss_bytes = 0;  // loading and a warm-up
   double bytes_per_step = 0;
   std::vector<BenchSample> samples;
 
@@ -45,7 +45,8 @@ BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& b
 /// (unsupported) for experts.
 SyntheticShape parse_shape(const std::string& text);
 
-/// The most memory this process has held so far.
+/// The most memory this process has held since reset_peak_rss(), or so far.
 int64_t peak_rss_bytes();
+void reset_peak_rss();
 
 }  // namespace qllm::app

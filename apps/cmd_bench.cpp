@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 
 #include "bench_plan.h"
 #include "command.h"
@@ -55,6 +56,7 @@ void BenchOptions::add_to(CLI::App& command) {
 BenchRow measure_with(const BenchOptions& options, int threads) {
   CommonOptions common = options.common;
   common.threads = threads;
+  reset_peak_rss();
   const auto start = std::chrono::steady_clock::now();
   const Model model = options.model.empty() ? open_synthetic(parse_shape(options.synthetic), common)
                                             : open_model(options.model, common);
@@ -66,7 +68,10 @@ BenchRow measure_with(const BenchOptions& options, int threads) {
 }
 
 Json row_json(const BenchRow& row, const BenchLengths& lengths) {
-  const auto once = [](double value) { return Spread{value, value, value}; };
+  // Measured or counted once: minimum and maximum are the same.
+  const auto set_once = [](Json& object, const std::string& key, const Json& value) {
+    for (const char* end : {"", "_min", "_max"}) object[key + end] = value;
+  };
   Json json;
   json["threads"] = row.threads;
   Json& prefill = json["prefill"];
@@ -78,11 +83,11 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   decode["batch"] = 1;
   set_spread(decode, "tokens_per_s", row.spread(&BenchSample::decode_tokens_per_s));
   set_spread(decode, "gbps", row.spread(&BenchSample::decode_gbps));
-  set_spread(decode, "bytes_per_step", once(row.bytes_per_step));
+  set_once(decode, "bytes_per_step", std::llround(row.bytes_per_step));
   set_spread(decode, "percent_of_ceiling", row.percent_of_ceiling());
   set_spread(json, "ceiling_gbps", row.spread(&BenchSample::ceiling_gbps));
-  set_spread(json, "load_s", once(row.load_s));
-  set_spread(json, "peak_rss_bytes", once(static_cast<double>(row.peak_rss_bytes)));
+  set_once(json, "load_s", row.load_s);
+  set_once(json, "peak_rss_bytes", row.peak_rss_bytes);
   json["repeat"] = lengths.repeat;
   return json;
 }

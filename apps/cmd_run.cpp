@@ -70,7 +70,9 @@ std::string speed_line(const GenerateResult& result, const Speed& speed) {
 }
 
 void print_result(const GenerateResult& result, const Speed& speed) {
-  const auto number = [](const std::optional<double>& x) { return x ? Json(*x) : Json(nullptr); };
+  const auto number = [](const std::optional<double>& x) {
+    return x && *x > 0 ? Json(*x) : Json(nullptr);  // the reference knows no ceiling
+  };
   Json json;
   json["text"] = result.text;
   json["prompt_tokens"] = result.prompt_tokens;

@@ -119,7 +119,8 @@ void SamplingOptions::add_to(CLI::App& command) {
   option("--repeat-penalty", generate.repeat_penalty,
          "makes the last 64 tokens less likely; 1: off", "X")
       ->check(CLI::Range(0.01F, 100.0F));
-  option("--seed", generate.seed, "of the random choice; 0: a new one each time", "N");
+  option("--seed", generate.seed, "of the random choice; 0: a new one each time", "N")
+      ->check(CLI::NonNegativeNumber);
   command.add_flag("--ignore-eos", generate.ignore_end, "go on behind an end-of-text token");
 }
 

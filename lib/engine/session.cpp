@@ -115,6 +115,7 @@ GenerateResult SessionImpl::generate(std::span<const int32_t> ids, const Generat
   } else {
     result.finish_reason = FinishReason::cancelled;
   }
+  take_cancel();  // one that came with the last token must not stop the next call
   return result;
 }
 
