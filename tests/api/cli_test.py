@@ -1,0 +1,559 @@
+#!/usr/bin/env python3
+"""The program qllm as scripts and people see it: cli_test.py QLLM TINY.gguf [unittest arguments].
+
+TINY.gguf is the model of make_tiny_model: random weights, 300 tokens, ChatML, a context of 256.
+"""
+
+import array
+import json
+import math
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+QLLM = ""
+TINY = ""
+LONG = ""  # the same model with a context so long that generating takes a while
+WORK = ""
+COMMANDS = ["run", "chat", "tokenize", "detokenize", "template", "logits", "info", "bench", "perplexity"]
+LONG_CONTEXT = 60000
+TIMEOUT_S = 120
+
+
+def qllm(*arguments, stdin=b"", **more):
+    """Runs to the end; bytes in, bytes out."""
+    return subprocess.run([QLLM, *map(str, arguments)], input=stdin, capture_output=True, timeout=TIMEOUT_S, **more)
+
+
+def start(*arguments, **more):
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+    return subprocess.Popen([QLLM, *map(str, arguments)], **streams)
+
+
+def long_run(*arguments, **more):
+    """A run that goes on for as long as the test needs."""
+    return start("run", LONG, "-p", "Hello world", "-n", -1, "-c", LONG_CONTEXT, "--ignore-eos", *arguments, **more)
+
+
+def path(name, content=None):
+    full = os.path.join(WORK, name)
+    if content is not None:
+        with open(full, "wb") as file:
+            file.write(content)
+    return full
+
+
+def with_long_context(model):
+    """The bytes of a GGUF file with another llama.context_length (u32: type 4, then the value)."""
+    key = b"llama.context_length"
+    at = model.index(key) + len(key)
+    assert model[at : at + 4] == (4).to_bytes(4, "little")
+    return model[: at + 4] + LONG_CONTEXT.to_bytes(4, "little") + model[at + 8 :]
+
+
+def read_npy(name):
+    """(shape, values) of a float32 file; the header is checked as NumPy's format has it."""
+    with open(name, "rb") as file:
+        data = file.read()
+    assert data[:8] == b"\x93NUMPY\x01\x00"
+    length = int.from_bytes(data[8:10], "little")
+    header = data[10 : 10 + length]
+    assert (10 + length) % 64 == 0 and header.endswith(b"\n")
+    fields = eval(header, {"__builtins__": {}})  # a literal of our own making
+    assert fields["descr"] == "<f4" and fields["fortran_order"] is False
+    values = array.array("f", data[10 + length :])
+    return fields["shape"], values
+
+
+class Case(unittest.TestCase):
+    def fails(self, result, status, *words):
+        self.assertEqual(result.returncode, status, result.stderr)
+        first = result.stderr.decode().splitlines()[0]
+        self.assertTrue(first.startswith("qllm: error: "), first)
+        for word in words:
+            self.assertIn(word, first)
+        self.assertEqual(result.stdout, b"")
+
+    def works(self, result):
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return result.stdout
+
+    def json(self, result):
+        return json.loads(self.works(result))
+
+
+class Usage(Case):
+    def test_help_and_version(self):
+        self.assertRegex(self.works(qllm("--version")).decode(), r"^qllm \d+\.\d+\.\d+\n$")
+        overview = self.works(qllm("--help")).decode()
+        for command in COMMANDS:
+            self.assertIn(command, overview)
+            text = self.works(qllm(command, "--help")).decode()
+            self.assertIn("qllm " + command, text)
+            self.assertIn("--device", text)
+
+    def test_wrong_usage_is_2(self):
+        wrong = [
+            [], ["serve", TINY], ["frobnicate"], ["run"], ["run", TINY, "-p", "x", "--frobnicate"],
+            ["run", TINY, "-p", "x", "-f", "y"], ["run", TINY, "-p", "x", "-n", "abc"],
+            ["run", TINY, "-p", "x", "--temp", "-1"], ["run", TINY, "-p", "x", "--top-p", "2"],
+            ["run", TINY, "-p", "x", "--seed", "-1"], ["run", TINY, "-p", "x", "--device", "abacus"],
+            ["run", TINY, "-p", "x", "--threads", "-1"], ["run", TINY, "-p"], ["run", TINY, "nonsense"],
+            ["detokenize", TINY], ["logits", TINY, "--ids", "1"], ["bench"], ["bench", TINY, "--synthetic", "vocab=9"],
+            ["bench", "--synthetic", "depth=3"], ["bench", "--synthetic", "vocab=x"], ["bench", TINY, "--threads", "a"],
+            ["bench", TINY, "--json", "--csv"], ["perplexity", TINY], ["template", TINY],
+        ]  # fmt: skip
+        for arguments in wrong:
+            with self.subTest(arguments=arguments):
+                self.fails(qllm(*arguments), 2)
+
+
+class Run(Case):
+    def test_streams_text_and_says_how_fast(self):
+        result = qllm("run", TINY, "-p", "Hello", "-n", 16, "--greedy", "--ignore-eos")
+        text = self.works(result)
+        self.assertTrue(text.endswith(b"\n"))
+        text.decode()  # never half a UTF-8 sequence
+        self.assertRegex(result.stderr.decode(), r"^qllm: prompt \d+ tokens, first token [\d.]+ s; 16 tokens at [\d.]+ tok/s = ")
+        self.assertNotIn(b"\x1b", result.stdout + result.stderr)
+        self.assertNotIn(b"\r", result.stderr)
+
+    def test_json_keys(self):
+        arguments = ["run", TINY, "-p", "Hello", "-n", 16, "--greedy", "--ignore-eos"]
+        document = self.json(qllm(*arguments, "--json"))
+        self.assertEqual(list(document), [
+            "text", "prompt_tokens", "generated_tokens", "ttft_ms", "decode_tokens_per_s", "decode_gbps",
+            "ceiling_gbps", "percent_of_ceiling", "finish_reason"])  # fmt: skip
+        self.assertEqual(document["generated_tokens"], 16)
+        self.assertEqual(document["finish_reason"], "length")
+        self.assertAlmostEqual(document["percent_of_ceiling"], 100 * document["decode_gbps"] / document["ceiling_gbps"])
+        plain = self.works(qllm(*arguments)).decode()
+        self.assertEqual(plain.rstrip("\n"), document["text"].rstrip("\n"))
+
+    def test_quiet_says_and_measures_nothing(self):
+        result = qllm("run", TINY, "-p", "Hello", "-n", 4, "--quiet", "--json")
+        self.assertIsNone(self.json(result)["ceiling_gbps"])
+        self.assertEqual(result.stderr, b"")
+
+    def test_every_way_to_give_the_text(self):
+        tail = ["-n", 12, "--greedy", "--quiet"]
+        expected = self.works(qllm("run", TINY, "-p", "Hello world", *tail))
+        self.assertEqual(self.works(qllm("run", TINY, "-f", path("p.txt", b"Hello world"), *tail)), expected)
+        self.assertEqual(self.works(qllm("run", TINY, "-", *tail, stdin=b"Hello world")), expected)
+        self.assertEqual(self.works(qllm("run", TINY, *tail, stdin=b"Hello world")), expected)
+        self.assertEqual(self.works(qllm("run", TINY, "-f", "-", *tail, stdin=b"Hello world")), expected)
+
+    def test_seed_makes_it_repeatable(self):
+        arguments = ["run", TINY, "-p", "Hello", "-n", 32, "--temp", 2, "--ignore-eos", "--quiet"]
+        one = self.works(qllm(*arguments, "--seed", 7))
+        self.assertEqual(one, self.works(qllm(*arguments, "--seed", 7)))
+        self.assertNotEqual(one, self.works(qllm(*arguments, "--seed", 8)))
+
+    def test_stops_where_the_context_is_full(self):
+        document = self.json(qllm("run", TINY, "-p", "Hello", "-n", -1, "-c", 32, "--ignore-eos", "--json"))
+        self.assertEqual(document["finish_reason"], "context_full")
+        self.assertIn(document["generated_tokens"] + document["prompt_tokens"], (32, 33))
+
+    def test_prompts_that_do_not_work(self):
+        self.fails(qllm("run", TINY, "-p", ""), 1, "prompt", "empty")
+        self.fails(qllm("run", TINY, stdin=b""), 1, "prompt", "empty")
+        self.fails(qllm("run", TINY, "-p", "x" * 5000), 1, "context", "256")
+        self.fails(qllm("run", TINY, "-p", "x", "-c", 257), 1, "context", "257", "256")
+        self.fails(qllm("run", TINY, "-f", path("absent.txt")), 1, "absent.txt")
+        self.fails(qllm("run", TINY, "-f", WORK), 1, WORK, "directory")
+
+    def test_invalid_utf8_is_a_text_like_any_other(self):
+        result = qllm("run", TINY, "-", "-n", 4, "--json", stdin=b"\xff\xfe\x80abc\xc3")
+        self.assertGreater(self.json(result)["prompt_tokens"], 0)
+
+    def test_a_prompt_may_begin_with_a_dash(self):
+        self.works(qllm("run", TINY, "-p", "-5 degrees", "-n", 2))
+
+    def test_models_that_do_not_work(self):
+        self.fails(qllm("run", path("absent.gguf"), "-p", "x"), 1, "absent.gguf")
+        self.fails(qllm("run", WORK, "-p", "x"), 1, WORK, "directory")
+        self.fails(qllm("run", path("empty.gguf", b""), "-p", "x"), 1, "empty.gguf")
+        with open(TINY, "rb") as file:
+            whole = file.read()
+        for size in (3, 100, 4000, len(whole) // 2, len(whole) - 1):
+            with self.subTest(size=size):
+                self.fails(qllm("run", path("cut.gguf", whole[:size]), "-p", "x"), 1, "cut.gguf")
+        self.fails(qllm("run", path("text.gguf", b"This is no model. " * 100), "-p", "x"), 1, "text.gguf")
+
+    def test_what_this_build_does_not_do(self):
+        self.fails(qllm("run", TINY, "-p", "x", "--device", "cuda"), 1, "cuda")
+        self.fails(qllm("run", TINY, "-p", "x", "--scheme", "int4-g32"), 1, "int4-g32")
+        self.fails(qllm("run", TINY, "-p", "x", "--scheme", "keep"), 1, "keep")
+        self.fails(qllm("run", TINY, "-p", "x", "--device", "cpu", "--scheme", "fp32"), 1, "fp32")
+        self.fails(qllm("run", TINY, "-p", "x", "--isa", "abacus"), 1, "abacus")
+        self.fails(qllm("run", TINY, "-p", "x", "--cpus", "99999"), 1, "99999")
+
+    def test_devices_and_threads(self):
+        for more in (["--device", "reference"], ["--device", "reference", "--scheme", "int8"],
+                     ["--isa", "scalar"], ["--threads", 1], ["--cpus", "0"], ["--no-cache"]):  # fmt: skip
+            with self.subTest(more=more):
+                self.works(qllm("run", TINY, "-p", "Hello", "-n", 3, *more))
+
+
+class Streams(Case):
+    def test_full_disk(self):
+        with open("/dev/full", "wb") as full:
+            result = qllm("run", TINY, "-p", "x", "-n", 4)
+            self.works(result)
+            for arguments in (["run", TINY, "-p", "x", "-n", 4], ["tokenize", TINY, "-p", "x"], ["info"], ["--help"]):
+                with self.subTest(arguments=arguments):
+                    process = start(*arguments, stdout=full)
+                    _, errors = process.communicate(timeout=TIMEOUT_S)
+                    self.assertEqual(process.returncode, 1)
+                    self.assertIn(b"qllm: error: standard output: ", errors)
+
+    def test_closed_pipe_ends_quietly(self):
+        process = long_run("--quiet")
+        process.stdout.read(1)
+        process.stdout.close()
+        errors = process.stderr.read()
+        self.assertEqual(process.wait(TIMEOUT_S), 0)
+        self.assertEqual(errors, b"")
+        process.stdin.close()
+        process.stderr.close()
+
+    def test_closed_stdout_is_an_error(self):
+        result = subprocess.run(["sh", "-c", 'exec "$0" "$@" >&-', QLLM, "tokenize", TINY, "-p", "x"], capture_output=True)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"standard output", result.stderr)
+
+
+class Interrupt(Case):
+    def test_run_stops_with_130(self):
+        process = long_run()
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+
+    def test_json_of_an_interrupted_run(self):
+        process = long_run("--json")
+        # Text comes only at the end: wait until the work is under way.
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(json.loads(out)["finish_reason"], "cancelled")
+
+    def test_waiting_for_input(self):
+        process = start("run", TINY, "-")
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(TIMEOUT_S), 130)
+        process.communicate()
+
+    def test_long_commands(self):
+        text = path("long.txt", b"the world is in the world and on the world. " * 40000)
+        for arguments in (["perplexity", TINY, "-f", text, "-c", 64], ["bench", TINY, "--prompt", 8, "--gen", 4, "--repeat", 100000]):
+            with self.subTest(arguments=arguments):
+                process = start(*arguments)
+                time.sleep(1.5)
+                process.send_signal(signal.SIGINT)
+                out, _ = process.communicate(timeout=TIMEOUT_S)
+                self.assertEqual(process.returncode, 130)
+                self.assertEqual(out, b"")
+
+    def test_chat_first_stops_the_answer_then_leaves(self):
+        process = start("chat", LONG, "-n", -1, "-c", LONG_CONTEXT, "--ignore-eos")
+        process.stdin.write(b"Hello\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        self.assertIn(b"stopped", process.stderr.readline())
+        self.assertIsNone(process.poll())
+        # The next answer is not touched by that.
+        process.stdin.write(b"/reset\nHello\n")
+        process.stdin.flush()
+        while select.select([process.stdout], [], [], 1)[0]:
+            if len(os.read(process.stdout.fileno(), 65536)) == 0 or self.new_answer(process):
+                break
+        process.send_signal(signal.SIGINT)
+        self.assertIn(b"stopped", process.stderr.readline())
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+
+    def new_answer(self, process):
+        """Whether text still comes although what was there has been read."""
+        time.sleep(0.3)
+        return bool(select.select([process.stdout], [], [], 0)[0])
+
+
+class Chat(Case):
+    def test_from_a_pipe(self):
+        result = qllm("chat", TINY, "-n", 8, "--greedy", "--system", "Be brief.", stdin=b"Hello\n\n/reset\nHello\n/exit\nno\n")
+        out = self.works(result)
+        self.assertNotIn(b"> ", result.stderr)
+        half = len(out) // 2
+        self.assertEqual(out[:half], out[half:])  # after /reset the same answer
+
+    def test_turns_build_on_each_other(self):
+        out = self.works(qllm("chat", TINY, "-n", 8, "--greedy", "--ignore-eos", stdin=b"Hello\nHello\n"))
+        half = len(out) // 2
+        self.assertNotEqual(out[:half], out[half:])
+
+    def test_end_of_input(self):
+        self.assertEqual(self.works(qllm("chat", TINY, stdin=b"")), b"")
+
+    def test_context_full(self):
+        line = b"the world " * 10 + b"\n"
+        result = qllm("chat", TINY, "-c", 96, "-n", 8, "--ignore-eos", stdin=line * 20)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"/reset", result.stderr)
+        self.assertIn(b"96", result.stderr)
+
+    def test_on_a_terminal(self):
+        for no_color in (False, True):
+            with self.subTest(no_color=no_color):
+                screen, status = self.at_terminal(no_color)
+                self.assertEqual(status, 130)
+                self.assertIn(b"> ", screen)
+                self.assertNotIn(b"\x1b", screen)
+
+    def at_terminal(self, no_color):
+        """Asks one question, waits for the next prompt, types Ctrl-C there."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ["TERM"] = "xterm"
+            if no_color:
+                os.environ["NO_COLOR"] = "1"
+            os.execv(QLLM, [QLLM, "chat", TINY, "-n", "8"])
+        screen = b""
+        typed = False
+        while True:
+            try:
+                block = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not block:
+                break
+            screen += block
+            if not typed and screen.endswith(b"> "):
+                os.write(terminal, b"Hello\n")
+                typed = True
+                prompts = screen.count(b"\n> ")
+            elif typed and screen.endswith(b"> ") and screen.count(b"\n> ") > prompts:
+                os.write(terminal, b"\x03")
+        os.close(terminal)
+        return screen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Tokens(Case):
+    TEXTS = ["Hello world", "the  world\n\tand — “quotes”, 東京, 🙂", "<|im_start|>", " ", "a" * 10000]
+
+    def test_round_trip(self):
+        for text in self.TEXTS:
+            with self.subTest(text=text[:20]):
+                ids = self.json(qllm("tokenize", TINY, "-f", path("t.txt", text.encode())))
+                out = self.works(qllm("detokenize", TINY, "--ids", ",".join(map(str, ids))))
+                self.assertEqual(out.decode(), text)
+
+    def test_bytes_that_are_no_utf8(self):
+        data = b"\xff\x00\x80 abc \xc3"
+        ids = self.works(qllm("tokenize", TINY, "-", stdin=data))
+        self.assertEqual(self.works(qllm("detokenize", TINY, "--ids", "-", stdin=ids)), data)
+
+    def test_huge_text_through_pipes(self):
+        data = b"the world is in the world. " * 40000
+        ids = self.works(qllm("tokenize", TINY, stdin=data))
+        self.assertEqual(self.works(qllm("detokenize", TINY, "--ids", "-", stdin=ids)), data)
+
+    def test_empty_text(self):
+        self.assertEqual(self.json(qllm("tokenize", TINY, "-p", "", "--no-special")), [])
+
+    def test_special_tokens(self):
+        plain = self.json(qllm("tokenize", TINY, "-p", "<|im_end|>", "--no-special"))
+        parsed = self.json(qllm("tokenize", TINY, "-p", "<|im_end|>", "--no-special", "--parse-special"))
+        self.assertEqual(parsed, [2])
+        self.assertGreater(len(plain), 1)
+        self.assertEqual(self.works(qllm("detokenize", TINY, "--ids", "2")), b"")
+        self.assertEqual(self.works(qllm("detokenize", TINY, "--ids", "2", "--special")), b"<|im_end|>")
+
+    def test_json(self):
+        ids = self.json(qllm("tokenize", TINY, "-p", "Hello", "--json"))["ids"]
+        text = self.json(qllm("detokenize", TINY, "--ids", str(ids), "--json"))["text"]
+        self.assertEqual(text, "Hello")
+
+    def test_bad_ids(self):
+        for ids in ("1,x", "-1", "1.5", "99999999999", "300", "2147483647"):
+            with self.subTest(ids=ids):
+                self.fails(qllm("detokenize", TINY, "--ids", ids), 1)
+
+
+class Template(Case):
+    def test_renders(self):
+        messages = path("m.json", b'[{"role": "system", "content": "S"}, {"role": "user", "content": "U"}]')
+        expected = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n"
+        opened = expected + "<|im_start|>assistant\n"
+        self.assertEqual(self.works(qllm("template", TINY, "--messages", messages)).decode(), opened)
+        self.assertEqual(self.json(qllm("template", TINY, "--messages", messages, "--json")), {"text": opened})
+        closed = qllm("template", TINY, "--messages", messages, "--no-generation-prompt")
+        self.assertEqual(self.works(closed).decode(), expected)
+
+    def test_bad_messages(self):
+        for content in (b"", b"{", b"{}", b"[1]", b'[{"role": "user"}]', b'[{"role": 1, "content": "x"}]'):
+            with self.subTest(content=content):
+                self.fails(qllm("template", TINY, "--messages", path("bad.json", content)), 1, "bad.json")
+
+    def test_not_yet(self):
+        messages = path("m.json", b"[]")
+        self.fails(qllm("template", "--template", messages, "--messages", messages), 1, "not supported yet")
+        self.fails(qllm("template", TINY, "--tools", messages, "--messages", messages), 1, "not supported yet")
+
+
+class Logits(Case):
+    def test_agrees_with_greedy_text(self):
+        ids = self.json(qllm("tokenize", TINY, "-p", "Hello world"))
+        out = path("l.npy")
+        self.works(qllm("logits", TINY, "--ids", ",".join(map(str, ids)), "-o", out))
+        shape, values = read_npy(out)
+        self.assertEqual(shape, (len(ids), 300))
+        self.assertEqual(len(values), len(ids) * 300)
+        last = values[-300:]
+        best = max(range(300), key=lambda i: last[i])
+        text = self.works(qllm("detokenize", TINY, "--ids", best, "--json"))
+        run = qllm("run", TINY, "-p", "Hello world", "-n", 1, "--greedy", "--ignore-eos", "--json")
+        self.assertEqual(json.loads(text)["text"], self.json(run)["text"])
+        self.assertEqual([name for name in os.listdir(WORK) if ".part-" in name], [])
+
+    def test_more_tokens_than_one_step_hands_out(self):
+        out = path("many.npy")
+        self.works(qllm("logits", TINY, "--ids", ",".join(["5"] * 200), "-o", out))
+        self.assertEqual(read_npy(out)[0], (200, 300))
+
+    def test_what_does_not_work(self):
+        out = path("never.npy")
+        self.fails(qllm("logits", TINY, "--ids", "300", "-o", out), 1, "300")
+        self.fails(qllm("logits", TINY, "--ids", "", "-o", out), 1, "ids")
+        self.fails(qllm("logits", TINY, "--ids", "1;2", "-o", out), 1, "1;2")
+        self.fails(qllm("logits", TINY, "--ids", ",".join(["5"] * 257), "-o", out), 1, "257")
+        self.fails(qllm("logits", TINY, "--ids", "1", "-o", path("no/such/dir.npy")), 1, "dir.npy")
+        self.fails(qllm("logits", TINY, "--ids", "1", "-o", "/dev/full"), 1, "/dev/full")
+        self.assertFalse(os.path.exists(out))
+
+
+class Info(Case):
+    def test_machine_alone(self):
+        machine = self.json(qllm("info", "--json"))["machine"]
+        self.assertIn("scalar", machine["isa"])
+        self.assertGreaterEqual(machine["numa_nodes"], 1)
+        self.assertGreaterEqual(machine["workers"], 1)
+        self.assertIn("kernel tiers", self.works(qllm("info", "--kernels")).decode())
+
+    def test_model(self):
+        document = self.json(qllm("info", TINY, "--json"))
+        model = document["model"]
+        self.assertIn("machine", document)
+        self.assertEqual(model["architecture"], "llama")
+        self.assertEqual(model["parameters"], sum(math.prod(t["shape"]) for t in model["tensors"]))
+        for key in ("weight_bytes", "bytes_per_token", "kv_bytes_per_token"):
+            self.assertGreater(model[key], 0)
+        text = self.works(qllm("info", TINY, "--tensors")).decode()
+        for tensor in model["tensors"]:
+            self.assertIn(tensor["name"], text)
+
+    def test_bad_model(self):
+        self.fails(qllm("info", path("absent.gguf")), 1, "absent.gguf")
+        self.fails(qllm("info", WORK, "--json"), 1, WORK)
+
+
+class Bench(Case):
+    SHAPE = "d_model=64,d_ff=128,n_layers=1,n_heads=2,n_kv_heads=1,head_dim=32,vocab=300"
+    SHORT = ["--prompt", 8, "--gen", 4, "--repeat", 2]
+
+    def test_json(self):
+        for what in ([TINY], ["--synthetic", self.SHAPE]):
+            with self.subTest(what=what):
+                document = self.json(qllm("bench", *what, *self.SHORT, "--depth", 3, "--json"))
+                for keys in (("prefill", "tokens_per_s"), ("decode", "tokens_per_s"), ("decode", "gbps"),
+                             ("decode", "bytes_per_step"), ("ceiling_gbps",), ("decode", "percent_of_ceiling"),
+                             ("load_s",), ("peak_rss_bytes",)):  # fmt: skip
+                    place = document
+                    for key in keys[:-1]:
+                        place = place[key]
+                    low, middle, high = (place[keys[-1] + end] for end in ("_min", "", "_max"))
+                    self.assertGreater(low, 0, keys)
+                    self.assertLessEqual(low, middle)
+                    self.assertLessEqual(middle, high)
+
+    def test_threads_are_rows(self):
+        document = self.json(qllm("bench", TINY, *self.SHORT, "--threads", "1,2", "--json"))
+        self.assertEqual([run["threads"] for run in document["runs"]], [1, 2])
+        rows = self.works(qllm("bench", TINY, *self.SHORT, "--threads", "1,2", "--csv")).decode().splitlines()
+        self.assertEqual(len(rows), 3)
+        self.assertEqual(len({row.count(",") for row in rows}), 1)
+        self.assertIn("ceiling", self.works(qllm("bench", TINY, *self.SHORT)).decode())
+
+    def test_what_does_not_work(self):
+        self.fails(qllm("bench", TINY, "--batch", 2), 1, "batch")
+        self.fails(qllm("bench", "--synthetic", self.SHAPE + ",n_experts=4"), 1, "n_experts")
+        self.fails(qllm("bench", TINY, "--prompt", 300), 1, "context", "300")
+        self.fails(qllm("bench", "--synthetic", "d_model=1000000000,n_layers=1000000"), 1)
+
+
+class Perplexity(Case):
+    TEXT = b"Hello world and the world of the old. " * 6
+
+    def test_equals_what_the_logits_say(self):
+        text = path("prose.txt", self.TEXT)
+        chunk = 32
+        document = self.json(qllm("perplexity", TINY, "-f", text, "-c", chunk, "--chunks", 2, "--json"))
+        self.assertEqual(document["tokens"], chunk)  # half of each of two chunks
+        self.assertIsNone(document["kl_mean"])
+        self.assertIsNone(document["top1_agreement"])
+        ids = self.json(qllm("tokenize", TINY, "-f", text, "--no-special"))
+        loss = 0.0
+        for begin in (0, chunk):
+            part = ids[begin : begin + chunk]
+            self.works(qllm("logits", TINY, "--ids", ",".join(map(str, part)), "-o", path("p.npy")))
+            _, values = read_npy(path("p.npy"))
+            for i in range(chunk // 2, chunk):
+                row = values[(i - 1) * 300 : i * 300]
+                top = max(row)
+                loss += top + math.log(sum(math.exp(x - top) for x in row)) - row[part[i]]
+        self.assertAlmostEqual(document["perplexity"] / math.exp(loss / chunk), 1, places=6)
+
+    def test_against_the_reference(self):
+        arguments = ["perplexity", TINY, "-f", path("prose.txt", self.TEXT), "-c", 32, "--against", "reference", "--json"]
+        document = self.json(qllm(*arguments))
+        self.assertGreater(document["kl_mean"], 0)
+        self.assertLess(document["kl_mean"], 0.1)
+        self.assertGreater(document["top1_agreement"], 0.5)
+        same = self.json(qllm(*arguments, "--device", "reference"))
+        self.assertAlmostEqual(same["kl_mean"], 0, places=12)
+        self.assertEqual(same["top1_agreement"], 1)
+        self.assertEqual(same["perplexity"], same["reference_perplexity"])
+        self.assertEqual(same["perplexity"], document["reference_perplexity"])
+
+    def test_what_does_not_work(self):
+        self.fails(qllm("perplexity", TINY, "-f", path("short.txt", b"Hello")), 1, "512")
+        self.fails(qllm("perplexity", TINY, "-f", path("absent.txt")), 1, "absent.txt")
+        self.fails(qllm("perplexity", TINY, "-f", path("prose.txt", self.TEXT), "-c", 300), 1, "300")
+
+
+def main():
+    global QLLM, TINY, LONG, WORK
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    QLLM, TINY = (os.path.abspath(name) for name in sys.argv[1:3])
+    with tempfile.TemporaryDirectory(prefix="qllm-cli-") as work:
+        WORK = work
+        with open(TINY, "rb") as file:
+            LONG = path("long.gguf", with_long_context(file.read()))
+        unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
+
+
+if __name__ == "__main__":
+    main()
