@@ -103,7 +103,7 @@ struct AttentionOp {
   float scale = 1.0F;
 };
 
-/// gate_up comes in blocks of 64 outputs, gate and up by turns (design.md section 3):
+/// gate_up comes in blocks of 64 outputs, gate and up by turns:
 /// out[r, i] = silu(g) * u,  g = gate_up[r, (i/64)*128 + i%64],  u = gate_up[r, (i/64)*128 + 64 + i%64]
 struct SwiGluOp {
   ValueId gate_up = kNone;

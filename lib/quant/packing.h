@@ -1,4 +1,4 @@
-// The packed weight layout (design.md section 3) as index equations.
+// The packed weight layout as index equations.
 //
 //   offset(n, k) = ((n/64) * (K/64) + k/64) * 4096 + (k%64)/4 * 256 + (n%64)*4 + k%4
 //
