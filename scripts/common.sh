@@ -5,6 +5,8 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 MODEL_FILE="$ROOT/.models/SmolLM2-135M-Instruct.Q4_1.gguf"
 PROSE_FILE="$ROOT/.models/prose.txt"
 : "${LOG:=}"
+# ccache would otherwise pass over what uses a precompiled header.
+export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros}
 _step_number=0
 
 say() { printf '%s\n' "$*" >&2; }
