@@ -1,6 +1,7 @@
 #include "reference/ops.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "quant/int8.h"
@@ -65,6 +66,15 @@ void linear_s8(const LinearWeights& w, const float* x, int64_t rows, const float
   }
 }
 
+/// To bf16 and back, round to nearest even; NaN does not occur in what is cached.
+void round_to_bf16(float* x, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    auto bits = std::bit_cast<uint32_t>(x[i]);
+    bits += 0x7FFFU + ((bits >> 16) & 1U);
+    x[i] = std::bit_cast<float>(bits & 0xFFFF0000U);
+  }
+}
+
 void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, float* y) {
   std::copy(x, x + op.head_dim, y);
   const auto half = static_cast<int64_t>(op.inv_freq.size());
@@ -81,7 +91,7 @@ void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, floa
 
 }  // namespace
 
-FloatKvCache::FloatKvCache(const KvShape& shape) : KvCache(shape) {
+FloatKvCache::FloatKvCache(const KvShape& shape, bool as_bf16) : KvCache(shape), as_bf16_(as_bf16) {
   const auto size = static_cast<size_t>(offset(shape.n_layers, 0));
   k_.resize(size);
   v_.resize(size);
@@ -122,7 +132,11 @@ void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, 
   for (int64_t h = 0; h < op.n_kv_heads; ++h, x += op.head_dim, k += op.head_dim) {
     rotate_head(op, x, position, k);
   }
-  std::copy(x, x + int64_t{op.n_kv_heads} * op.head_dim, kv.v(op.layer, position));
+  const int64_t width = int64_t{op.n_kv_heads} * op.head_dim;
+  std::copy(x, x + width, kv.v(op.layer, position));
+  if (!kv.as_bf16()) return;
+  round_to_bf16(kv.k(op.layer, position), width);
+  round_to_bf16(kv.v(op.layer, position), width);
 }
 
 void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, FloatKvCache& kv,

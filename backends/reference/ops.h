@@ -12,13 +12,16 @@ namespace qllm::reference {
 /// Keys and values as float32: [layer][token][n_kv_heads * head_dim].
 class FloatKvCache final : public KvCache {
  public:
-  explicit FloatKvCache(const KvShape& shape);
+  /// `as_bf16`: what is written is rounded to bf16 first.
+  FloatKvCache(const KvShape& shape, bool as_bf16);
+  bool as_bf16() const { return as_bf16_; }
   float* k(int64_t layer, int64_t token) { return k_.data() + offset(layer, token); }
   float* v(int64_t layer, int64_t token) { return v_.data() + offset(layer, token); }
   int64_t bytes() const override;
 
  private:
   int64_t offset(int64_t layer, int64_t token) const;
+  bool as_bf16_;
   std::vector<float> k_;
   std::vector<float> v_;
 };
@@ -27,9 +30,9 @@ class FloatKvCache final : public KvCache {
 struct LinearWeights {
   int64_t n = 0;
   int64_t k = 0;
-  std::vector<float> f32;      // [n, k], or empty
-  std::vector<int8_t> s8;      // [n, k], or empty
-  std::vector<float> scale;    // [n] beside s8
+  std::vector<float> f32;    // [n, k], or empty
+  std::vector<int8_t> s8;    // [n, k], or empty
+  std::vector<float> scale;  // [n] beside s8
 };
 
 void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y);

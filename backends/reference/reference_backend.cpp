@@ -149,7 +149,8 @@ class ReferencePlan final : public Plan {
 
 class ReferenceBackend final : public Backend {
  public:
-  explicit ReferenceBackend(const BackendOptions& options) : numerics_(options.numerics) {}
+  explicit ReferenceBackend(const BackendOptions& options)
+      : numerics_(options.numerics), kv_as_bf16_(options.kv_as_bf16) {}
 
   BackendInfo info() const override {
     BackendInfo info;
@@ -187,7 +188,7 @@ class ReferenceBackend final : public Backend {
   }
 
   std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) override {
-    return std::make_unique<FloatKvCache>(shape);
+    return std::make_unique<FloatKvCache>(shape, kv_as_bf16_);
   }
 
   std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
@@ -199,6 +200,7 @@ class ReferenceBackend final : public Backend {
 
  private:
   Numerics numerics_;
+  bool kv_as_bf16_;
 };
 
 }  // namespace

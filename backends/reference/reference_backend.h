@@ -7,8 +7,8 @@
 
 namespace qllm::reference {
 
-/// Numerics fp32: float32 weights, activations and KV. Numerics w8a8: weights and activations of each
-/// linear quantized by quant/int8.h, sums exact; all else float32.
+/// Numerics fp32: float32 weights, activations and KV. Numerics w8a8: weights and activations of
+/// each linear quantized by quant/int8.h, sums exact; all else float32.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace qllm::reference

@@ -39,10 +39,11 @@ enum class Numerics : uint8_t {
 };
 
 struct BackendOptions {
-  int threads = 0;          // workers; 0: one per physical core that the process may use
-  std::string cpus;         // CPU list such as "0-3,8"; empty: all that the process may use
-  std::string isa;          // kernel tier by name; empty: the best that the machine has
+  int threads = 0;   // workers; 0: one per physical core that the process may use
+  std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use
+  std::string isa;   // kernel tier by name; empty: the best that the machine has
   Numerics numerics = Numerics::w8a8;
+  bool kv_as_bf16 = false;  // reference only: keys and values rounded to what the cpu stores
   bool large_pages = true;  // ask for transparent large pages for weights and KV
   LogFn log;
 };
@@ -97,7 +98,8 @@ struct PlanLimits {
   int64_t max_outputs = 1;
 };
 
-/// A compiled graph with its buffers. Not safe for two threads at once. `execute` allocates nothing.
+/// A compiled graph with its buffers. Not safe for two threads at once. `execute` allocates
+/// nothing.
 class Plan {
  public:
   virtual ~Plan() = default;
@@ -127,8 +129,8 @@ struct BackendInfo {
   int numa_nodes = 1;
   int packages = 1;
   int cores = 1;
-  std::vector<int> cpus;               // where the workers are pinned
-  std::vector<std::string> notes;      // one line each: quotas, large pages, oneDNN version, …
+  std::vector<int> cpus;           // where the workers are pinned
+  std::vector<std::string> notes;  // one line each: quotas, large pages, oneDNN version, …
 };
 
 class Backend {
