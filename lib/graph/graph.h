@@ -1,6 +1,6 @@
 // The closed list of ops, and the graph: a straight list of ops over values in single-assignment
-// form. A value is a matrix [rows, width] of float32 in meaning; how a backend stores it (f32, or u8
-// with a scale per token where only linears read it) is the backend's choice.
+// form. A value is a matrix [rows, width] of float32 in meaning; how a backend stores it (f32, or
+// u8 with a scale per token where only linears read it) is the backend's choice.
 #pragma once
 
 #include <cstdint>
@@ -76,8 +76,8 @@ enum class RopeStyle : uint8_t {
   half,      ///< (i, i + rotary_dim/2): the row order of Hugging Face files ("NeoX")
 };
 
-/// Splits qkv = [n_heads q | n_kv_heads k | n_kv_heads v] of head_dim each; rotates q into `q` and k
-/// into the cache of `layer` at the token's position, writes v beside it. Angle of pair i at
+/// Splits qkv = [n_heads q | n_kv_heads k | n_kv_heads v] of head_dim each; rotates q into `q` and
+/// k into the cache of `layer` at the token's position, writes v beside it. Angle of pair i at
 /// position p: p * inv_freq[i]   (RoFormer, arXiv 2104.09864). Elements past 2*inv_freq.size() of a
 /// head are copied.
 struct RopeKvWriteOp {
@@ -104,7 +104,8 @@ struct AttentionOp {
 };
 
 /// gate_up comes in blocks of 64 outputs, gate and up by turns:
-/// out[r, i] = silu(g) * u,  g = gate_up[r, (i/64)*128 + i%64],  u = gate_up[r, (i/64)*128 + 64 + i%64]
+/// out[r, i] = silu(g) * u,  g = gate_up[r, (i/64)*128 + i%64],  u = gate_up[r, (i/64)*128 + 64 +
+/// i%64]
 struct SwiGluOp {
   ValueId gate_up = kNone;
   ValueId out = kNone;
@@ -116,8 +117,8 @@ struct SelectRowsOp {
   ValueId out = kNone;
 };
 
-using Op = std::variant<EmbedOp, RmsNormOp, LinearOp, RopeKvWriteOp, AttentionOp, SwiGluOp,
-                        SelectRowsOp>;
+using Op =
+    std::variant<EmbedOp, RmsNormOp, LinearOp, RopeKvWriteOp, AttentionOp, SwiGluOp, SelectRowsOp>;
 
 /// Built once per model by a GraphBuilder, then compiled once per backend.
 struct Graph {

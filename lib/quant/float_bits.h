@@ -1,4 +1,5 @@
-// Half-precision floats as bits. Not for kernels/<tier>: their inline copies may be shared by the linker.
+// Half-precision floats as bits. Not for kernels/<tier>: their inline copies may be shared by the
+// linker.
 #pragma once
 
 #include <bit>

@@ -17,14 +17,16 @@ struct EncodeOptions {
   bool parse_special = false;  // recognise control tokens written out in the text
 };
 
-/// Immutable after construction; safe for many threads. The text need not be valid UTF-8: bytes that
-/// are not are encoded byte by byte where the vocabulary can, else as unk; nothing throws for it.
+/// Immutable after construction; safe for many threads. The text need not be valid UTF-8: bytes
+/// that are not are encoded byte by byte where the vocabulary can, else as unk; nothing throws for
+/// it.
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
-  virtual std::vector<int32_t> encode(std::string_view text, const EncodeOptions& options) const = 0;
-  /// The bytes of one token; control tokens give "" unless `special`. Throws invalid_argument for an
-  /// id outside the vocabulary. A single token may be part of a UTF-8 sequence.
+  virtual std::vector<int32_t> encode(std::string_view text,
+                                      const EncodeOptions& options) const = 0;
+  /// The bytes of one token; control tokens give "" unless `special`. Throws invalid_argument for
+  /// an id outside the vocabulary. A single token may be part of a UTF-8 sequence.
   virtual std::string piece(int32_t id, bool special = false) const = 0;
   /// All pieces end to end; for spm the space that encode put before the first word is taken off.
   virtual std::string decode(std::span<const int32_t> ids, bool special = false) const = 0;

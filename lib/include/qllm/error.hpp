@@ -1,4 +1,5 @@
-// Errors of the C++ API: one exception type that names the thing, what was expected and what was found.
+// Errors of the C++ API: one exception type that names the thing, what was expected and what was
+// found.
 #pragma once
 
 #include <stdexcept>

@@ -2,7 +2,8 @@
 //
 //   auto model = qllm::Model::open("model.gguf");
 //   qllm::Session session(model);
-//   session.generate("Once upon a time", {}, [](std::string_view t) { std::cout << t; return true; });
+//   session.generate("Once upon a time", {}, [](std::string_view t) { std::cout << t; return true;
+//   });
 //
 // Errors are thrown as qllm::Error. No global state, no output, no abort. A Model may be shared by
 // threads; a Session belongs to one thread at a time (cancel() excepted).
@@ -28,12 +29,14 @@ QLLM_API std::string version();
 /// How to open a model.
 struct OpenOptions {
   std::string device = "auto";  ///< "cpu", "reference" (slow, exact) or "auto" (cpu)
-  std::string scheme;           ///< "int8", or "fp32" (reference only); empty: int8 on the cpu, fp32 on the reference
-  std::string isa;              ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni"); empty: the best
-  int threads = 0;              ///< workers; 0: one per physical core that the process may use
-  std::string cpus;             ///< CPU list such as "0-3,8"; empty: all that the process may use
+  std::string scheme;  ///< "int8", or "fp32" (reference only); empty: int8 on the cpu, fp32 on the
+                       ///< reference
+  std::string
+      isa;  ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni"); empty: the best
+  int threads = 0;   ///< workers; 0: one per physical core that the process may use
+  std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
-  bool large_pages = true;      ///< ask the system for large pages
+  bool large_pages = true;         ///< ask the system for large pages
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
   std::function<void(int level, std::string_view line)> log;
   /// Receives a stage and a fraction in [0, 1]; return false to cancel. May be empty.
@@ -54,8 +57,8 @@ struct SyntheticShape {
 
 struct TensorInfo {
   std::string name;
-  std::string type;             // "Q4_1", …
-  std::vector<int64_t> shape;   // row-major, last dimension fastest
+  std::string type;            // "Q4_1", …
+  std::vector<int64_t> shape;  // row-major, last dimension fastest
   int64_t bytes = 0;
 };
 
@@ -66,7 +69,7 @@ struct ModelInfo {
   int64_t head_dim = 0, rotary_dim = 0, context_length = 0;
   float rms_norm_eps = 0, rope_base = 0;
   bool tied_lm_head = false;
-  std::string tokenizer;        // "bpe (smollm)", "spm (llama)", or empty
+  std::string tokenizer;  // "bpe (smollm)", "spm (llama)", or empty
   bool has_chat_template = false;
   int64_t parameters = 0;
   int64_t file_bytes = 0;       // 0 for a synthetic model
@@ -81,23 +84,23 @@ struct MachineInfo {
   std::vector<std::string> isa;  // kernel tiers that run here, best first
   std::string isa_used;
   int packages = 1, numa_nodes = 1, cores = 1, workers = 1;
-  std::vector<int> cpus;         // where the workers are pinned
+  std::vector<int> cpus;  // where the workers are pinned
   int64_t memory_bytes = 0;
   std::vector<std::string> notes;
 };
 
 struct GenerateOptions {
-  int64_t max_tokens = 256;      ///< most tokens to generate; -1: until the context is full
-  float temperature = 0.8F;      ///< 0: greedy
-  int32_t top_k = 40;            ///< keep the k likeliest; 0: all
-  float top_p = 0.95F;           ///< keep the least set of at least this mass; 1: all
-  float min_p = 0.05F;           ///< drop what is below this fraction of the likeliest; 0: none
-  float repeat_penalty = 1.0F;   ///< divide/multiply logits of recent tokens; 1: off
-  int32_t repeat_window = 64;    ///< how many recent tokens the penalty sees
-  uint64_t seed = 0;             ///< 0: from the system's entropy
-  bool ignore_end = false;       ///< go on behind an end-of-text token
-  bool add_special = true;       ///< bos as the vocabulary says
-  bool parse_special = false;    ///< recognise control tokens written out in the prompt
+  int64_t max_tokens = 256;     ///< most tokens to generate; -1: until the context is full
+  float temperature = 0.8F;     ///< 0: greedy
+  int32_t top_k = 40;           ///< keep the k likeliest; 0: all
+  float top_p = 0.95F;          ///< keep the least set of at least this mass; 1: all
+  float min_p = 0.05F;          ///< drop what is below this fraction of the likeliest; 0: none
+  float repeat_penalty = 1.0F;  ///< divide/multiply logits of recent tokens; 1: off
+  int32_t repeat_window = 64;   ///< how many recent tokens the penalty sees
+  uint64_t seed = 0;            ///< 0: from the system's entropy
+  bool ignore_end = false;      ///< go on behind an end-of-text token
+  bool add_special = true;      ///< bos as the vocabulary says
+  bool parse_special = false;   ///< recognise control tokens written out in the prompt
 };
 
 enum class FinishReason { stop, length, context_full, cancelled };
@@ -105,12 +108,12 @@ QLLM_API std::string_view to_string(FinishReason reason);
 
 struct GenerateResult {
   std::string text;
-  std::vector<int32_t> ids;         // generated, the end token excluded
-  int64_t prompt_tokens = 0;        // of the whole prompt
-  int64_t reused_tokens = 0;        // of them, found in the KV cache
+  std::vector<int32_t> ids;   // generated, the end token excluded
+  int64_t prompt_tokens = 0;  // of the whole prompt
+  int64_t reused_tokens = 0;  // of them, found in the KV cache
   int64_t generated_tokens = 0;
-  double ttft_s = 0;                // call to first token
-  double decode_s = 0;              // first token to last
+  double ttft_s = 0;    // call to first token
+  double decode_s = 0;  // first token to last
   FinishReason finish_reason = FinishReason::stop;
 };
 
@@ -165,7 +168,8 @@ class QLLM_API Vocabulary {
 /// Looks at the machine as `options` would use it.
 QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
 
-/// One sequence and its KV cache. Callbacks run on the caller's thread; what they throw comes through.
+/// One sequence and its KV cache. Callbacks run on the caller's thread; what they throw comes
+/// through.
 class QLLM_API Session {
  public:
   /// `max_context`: tokens the cache holds; 0: the model's context length, at most 4096.
@@ -177,16 +181,16 @@ class QLLM_API Session {
 
   /// Receives complete UTF-8 text as it is made; return false to stop.
   using TextFn = std::function<bool(std::string_view text)>;
-  /// Completes `prompt`. What the cache already holds of it (a common prefix) is not computed again.
-  /// Throws invalid_argument for an empty prompt, context_full for one longer than the context.
+  /// Completes `prompt`. What the cache already holds of it (a common prefix) is not computed
+  /// again. Throws invalid_argument for an empty prompt, context_full for one longer than the
+  /// context.
   GenerateResult generate(std::string_view prompt, const GenerateOptions& options,
                           const TextFn& on_text = {});
   GenerateResult generate_ids(std::span<const int32_t> ids, const GenerateOptions& options,
                               const TextFn& on_text = {});
 
   /// Receives logits of tokens [first, first+count): [count, vocab]. Return false to stop.
-  using LogitsFn =
-      std::function<bool(int64_t first, int64_t count, std::span<const float> logits)>;
+  using LogitsFn = std::function<bool(int64_t first, int64_t count, std::span<const float> logits)>;
   /// Forgets the cache, evaluates all ids and hands out the logits of each, some tokens at a time.
   void evaluate(std::span<const int32_t> ids, const LogitsFn& on_logits);
 
@@ -195,11 +199,11 @@ class QLLM_API Session {
   /// One decode step of one token, without sampling: for benchmarks.
   void decode(int32_t id);
 
-  int64_t position() const;     // tokens in the cache
+  int64_t position() const;  // tokens in the cache
   int64_t max_context() const;
-  void reset();                 // forgets all
-  /// Stops generate(), evaluate() or prefill() at the next step, from any thread or a signal handler;
-  /// said while none runs, it stops the next one.
+  void reset();  // forgets all
+  /// Stops generate(), evaluate() or prefill() at the next step, from any thread or a signal
+  /// handler; said while none runs, it stops the next one.
   void cancel() noexcept;
 
  private:
