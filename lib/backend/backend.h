@@ -98,8 +98,9 @@ struct PlanLimits {
   int64_t max_outputs = 1;
 };
 
-/// A compiled graph with its buffers. Not safe for two threads at once. On the cpu `execute` allocates
-/// nothing once it has met the longest cache (oneDNN, where it is used, makes small allocations).
+/// A compiled graph with its buffers. Not safe for two threads at once. On the cpu `execute`
+/// allocates nothing once it has met the longest cache (oneDNN, where it is used, makes small
+/// allocations).
 class Plan {
  public:
   virtual ~Plan() = default;
