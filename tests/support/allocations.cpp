@@ -12,7 +12,7 @@ namespace {
 
 std::atomic<int64_t> count{0};
 
-void counted() { count.fetch_add(1, std::memory_order_relaxed); }
+[[maybe_unused]] void counted() { count.fetch_add(1, std::memory_order_relaxed); }
 
 }  // namespace
 
@@ -20,8 +20,10 @@ namespace qllm::test {
 int64_t allocations() { return count.load(std::memory_order_relaxed); }
 }  // namespace qllm::test
 
-#if defined(__GLIBC__) && !defined(QLLM_TEST_SANITIZED) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+// A sanitizer brings its own malloc and operator new, which must stay (clang refuses to link
+// others).
+#if defined(QLLM_TEST_SANITIZED) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#elif defined(__GLIBC__)
 
 // A program's own malloc replaces the C library's everywhere, in shared libraries too; operator new
 // calls it. glibc keeps its own functions under these names.

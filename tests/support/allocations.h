@@ -6,7 +6,7 @@
 namespace qllm::test {
 
 /// How often memory was asked for since the program began, by all threads: malloc and its kin,
-/// whoever calls them (C libraries too); under a sanitizer, operator new only.
+/// whoever calls them (C libraries too). Counts nothing under a sanitizer (support/sanitized.h).
 int64_t allocations();
 
 }  // namespace qllm::test

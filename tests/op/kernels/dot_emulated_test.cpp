@@ -73,7 +73,9 @@ TEST_CASE("emulated dot kernels: exact at the ends of the value range and K = 81
 #else
 
 TEST_CASE("emulated dot kernels: skipped without SIMDe") {
-  MESSAGE("[skipped] emulated kernels of all tiers: SIMDe was not found when this was built");
+  MESSAGE(
+      "[skipped] emulated kernels of all tiers: SIMDe was not found, or does not compile here, "
+      "when this was built");
 }
 
 #endif

@@ -30,7 +30,9 @@ TEST_CASE("dot kernels: those whose tier the machine lacks are skipped") {
 
 TEST_CASE("dot kernels: equal the exact sums at ragged M, N and K") {
   const int64_t shapes[][2] = {{64, 64}, {1, 1}, {65, 63}, {100, 200}, {128, 577}};
-  for (const auto& [n, k] : shapes) {
+  for (const auto& shape : shapes) {
+    const int64_t n = shape[0];
+    const int64_t k = shape[1];
     for (int64_t m = 1; m <= 70; m += m < 20 ? 1 : 5) {
       const DotProblem problem(m, n, k, Fill::random, static_cast<uint32_t>(m));
       for_each_available([&](const cpu::DotKernel& kernel) {

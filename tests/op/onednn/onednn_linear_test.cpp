@@ -34,7 +34,9 @@ int64_t mismatches(cpu::OnednnLinear& linear, const DotProblem& p, int64_t m) {
 
 TEST_CASE("onednn: equals the exact sums over the packed layout at ragged M, N and K") {
   const std::array<int64_t, 6> counts{1, 3, 16, 33, 64, 70};
-  for (const auto& [n, k] : {std::array<int64_t, 2>{64, 64}, {100, 70}, {129, 200}}) {
+  for (const auto& shape : {std::array<int64_t, 2>{64, 64}, {100, 70}, {129, 200}}) {
+    const int64_t n = shape[0];
+    const int64_t k = shape[1];
     for (const Fill fill : {Fill::random, Fill::most_negative, Fill::largest}) {
       const DotProblem problem(70, n, k, fill);
       cpu::OnednnLinear linear({problem.n, problem.k, problem.ldx, problem.ldacc}, counts);

@@ -50,9 +50,9 @@ TEST_CASE("read_weight_rows: any sub-range equals that part of the whole") {
 
 TEST_CASE("read_weight_rows: a range outside of the weight is refused") {
   std::vector<float> out(30);
-  for (const auto& [row, count] : {std::pair{-1, 1}, std::pair{0, 7}, std::pair{7, 0}}) {
+  for (const auto& rows : {std::pair{-1, 1}, std::pair{0, 7}, std::pair{7, 0}}) {
     test::check_error(ErrorCode::invalid_argument, "weight w", [&] {
-      read_weight_rows(FakeSource(), interleaved(), row, count, out.data());
+      read_weight_rows(FakeSource(), interleaved(), rows.first, rows.second, out.data());
     });
   }
 }

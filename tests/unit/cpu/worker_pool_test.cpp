@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "support/allocations.h"
+#include "support/sanitized.h"
 
 namespace {
 
@@ -152,6 +153,10 @@ TEST_CASE("worker pool: what a library runs in parallel on the master uses the t
 }
 
 TEST_CASE("worker pool: a region allocates nothing after the first") {
+  if (qllm::test::kSanitized) {
+    MESSAGE("[skipped] allocations of a region: not counted under a sanitizer");
+    return;
+  }
   const auto topology = machine(2);
   WorkerPool pool(*topology);
   int64_t during = -1;
