@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -101,6 +102,7 @@ class CpuBackend final : public Backend {
   void drive(const std::function<void()>& fn) override { pool_.drive(fn); }
 
   double measure_read_gbps(int64_t bytes) override {
+    const std::lock_guard lock(bandwidth_mutex_);
     if (!bandwidth_ || bandwidth_bytes_ != bytes) {
       bandwidth_.emplace(pool_, *topology_, bytes);
       bandwidth_bytes_ = bytes;
@@ -115,6 +117,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Topology> topology_;
   WorkerPool pool_;
   bool onednn_;
+  std::mutex bandwidth_mutex_;
   std::optional<ReadBandwidth> bandwidth_;
   int64_t bandwidth_bytes_ = 0;
 };
