@@ -1,6 +1,7 @@
 // Attention of the query heads that share a KV head, in two passes over the cached tokens: scores
 // and softmax, then the weighted sum of v. A block of k or v rows is widened from bf16 into L1 once
-// and serves the whole group, so memory sees each row once.
+// and serves the whole group, so memory sees each row once. Loops over registers are unrolled by
+// name: rolled, gcc 12 keeps the sums in memory.
 #pragma once
 
 #include <cstdint>
@@ -81,9 +82,11 @@ struct AttendImpl {
   /// q . row for kSize rows, one a lane.
   static F dot_rows(const float* q, int64_t span, const float (*rows)[kSpan]) {
     F sums[kSize];
+#pragma GCC unroll 16
     for (int64_t r = 0; r < kSize; ++r) sums[r] = F(0.0F);
     for (int64_t i = 0; i < span; i += kSize) {
       const F v = load_partial<Tier>(q + i, span - i);
+#pragma GCC unroll 16
       for (int64_t r = 0; r < kSize; ++r) {
         sums[r] = xsimd::fma(v, F::load_aligned(rows[r] + i), sums[r]);
       }
@@ -136,13 +139,16 @@ struct AttendImpl {
     int64_t i = 0;
     for (; i + kWide * kSize <= span; i += kWide * kSize) {
       F sums[kWide];
+#pragma GCC unroll 4
       for (int64_t c = 0; c < kWide; ++c) sums[c] = F::load_unaligned(out + i + c * kSize);
       for (int64_t r = 0; r < kRows; ++r) {
         const F weight(p[r]);
+#pragma GCC unroll 4
         for (int64_t c = 0; c < kWide; ++c) {
           sums[c] = xsimd::fma(weight, F::load_aligned(block.row[r] + i + c * kSize), sums[c]);
         }
       }
+#pragma GCC unroll 4
       for (int64_t c = 0; c < kWide; ++c) sums[c].store_unaligned(out + i + c * kSize);
     }
     for (; i < span; i += kSize) {
