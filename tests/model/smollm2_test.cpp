@@ -18,7 +18,7 @@ namespace {
 std::string model_path() {
   const char* path = std::getenv("QLLM_TEST_MODEL");  // set by CTest
   if (path != nullptr && std::filesystem::exists(path)) return path;
-  MESSAGE("skipped: no SmolLM2 model; ./test fetches it");
+  MESSAGE("[skipped] SmolLM2: no model; ./test fetches it");
   return {};
 }
 
@@ -88,7 +88,8 @@ TEST_CASE("smollm2: W8A8 on the cpu begins as the fp32 text does") {
   const std::string path = model_path();
   if (path.empty()) return;
   const qllm::Model model = open_on("cpu", path);
-  for (const auto& c : goldens()["cases"]) {
+  const nlohmann::json golden = goldens();
+  for (const auto& c : golden["cases"]) {
     const auto expected = c["generated_ids"].get<std::vector<int32_t>>();
     qllm::Session session(model, 256);
     const auto result =
