@@ -84,18 +84,33 @@ TEST_CASE("smollm2: logits of the fp32 reference equal those of transformers") {
   CHECK(std::max_element(last.begin(), last.end()) - last.begin() == golden["argmax"].get<long>());
 }
 
-TEST_CASE("smollm2: W8A8 on the cpu begins as the fp32 text does") {
+TEST_CASE("smollm2: W8A8 on the cpu agrees with the fp32 text as often as its quality says") {
   const std::string path = model_path();
   if (path.empty()) return;
   const qllm::Model model = open_on("cpu", path);
   const nlohmann::json golden = goldens();
+  int64_t agreed = 0;
+  int64_t total = 0;
   for (const auto& c : golden["cases"]) {
+    auto ids = c["prompt_ids"].get<std::vector<int32_t>>();
     const auto expected = c["generated_ids"].get<std::vector<int32_t>>();
+    const auto first_scored = static_cast<int64_t>(ids.size()) - 1;
+    ids.insert(ids.end(), expected.begin(), expected.end() - 1);
     qllm::Session session(model, 256);
-    const auto result =
-        session.generate_ids(c["prompt_ids"].get<std::vector<int32_t>>(), greedy(64));
-    // Top-1 agreement per token is about 90 %; the first token has a clear margin in all three.
-    CHECK(result.ids.size() == 64);
-    CHECK(result.ids[0] == expected[0]);
+    session.evaluate(ids, [&](int64_t first, int64_t count, std::span<const float> logits) {
+      const auto vocab = static_cast<int64_t>(logits.size()) / count;
+      for (int64_t t = std::max<int64_t>(0, first_scored - first); t < count; ++t) {
+        const auto row = logits.subspan(static_cast<size_t>(t * vocab), static_cast<size_t>(vocab));
+        const auto best = std::max_element(row.begin(), row.end()) - row.begin();
+        agreed += best == expected[static_cast<size_t>(first + t - first_scored)] ? 1 : 0;
+        ++total;
+      }
+      return true;
+    });
   }
+  REQUIRE(total == 192);
+  // docs/quality.md: 88 % of the likeliest tokens agree on prose. 192 trials: sigma 2.3 %, bound at
+  // three and a half sigma. A wrong weight or position gives a few percent.
+  CHECK(static_cast<double>(agreed) / static_cast<double>(total) > 0.80);
+  MESSAGE("top-1 agreement ", agreed, " of ", total);
 }
