@@ -131,12 +131,14 @@ std::vector<WorkerSlot> spread(const std::vector<Candidate>& candidates, size_t 
   std::vector<std::tuple<int, size_t, int, int>>
       order;  // rank, turn within (rank, node), node, cpu
   std::map<std::pair<int, int>, size_t> turns;
+  order.reserve(candidates.size());
   for (const Candidate& c : candidates) {
     order.emplace_back(c.rank, turns[{c.rank, c.node}]++, c.node, c.cpu);
   }
   std::sort(order.begin(), order.end());
   order.resize(std::min(count, order.size()));
   std::vector<WorkerSlot> slots;
+  slots.reserve(count);
   for (const auto& [rank, turn, node, cpu] : order) slots.push_back({cpu, node});
   std::sort(slots.begin(), slots.end(), [](const WorkerSlot& a, const WorkerSlot& b) {
     return std::tuple(a.numa_node, a.cpu) < std::tuple(b.numa_node, b.cpu);
