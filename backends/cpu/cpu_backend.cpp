@@ -99,8 +99,6 @@ class CpuBackend final : public Backend {
     return compile_plan(context, graph, std::move(own), limits);
   }
 
-  void drive(const std::function<void()>& fn) override { pool_.drive(fn); }
-
   double measure_read_gbps(int64_t bytes) override {
     const std::lock_guard lock(bandwidth_mutex_);
     if (!bandwidth_ || bandwidth_bytes_ != bytes) {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -145,9 +144,6 @@ class Backend {
   virtual std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) = 0;
   virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
                                         const PlanLimits& limits) = 0;
-  /// Runs `fn` on the thread that owns this backend's workers, and waits. What `fn` throws is
-  /// thrown here. Keeps the caller's own affinity as it is.
-  virtual void drive(const std::function<void()>& fn) { fn(); }
   /// Read bandwidth of all workers streaming `bytes` once, in GB/s (1e9); 0 where not measurable.
   virtual double measure_read_gbps(int64_t bytes) {
     static_cast<void>(bytes);

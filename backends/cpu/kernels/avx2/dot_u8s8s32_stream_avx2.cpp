@@ -96,13 +96,14 @@ inline void chunk(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t lda
 
 using ChunkFn = void (*)(const Pairs*, const int8_t*, int32_t*, int64_t, bool);
 
+// M = 1 has a loop of its own, and tiles of nearly equal size never leave one token over.
 // Registers: kTokens * kLines sums, two for x, up to two for each line half. Only the first tile of
 // a chunk prefetches: one line a step, evenly spread.
-constexpr ChunkFn kFirst[kMaxTile + 1] = {nullptr,           chunk<1, 8, true>, chunk<2, 4, true>,
+constexpr ChunkFn kFirst[kMaxTile + 1] = {nullptr,           nullptr,           chunk<2, 4, true>,
                                           chunk<3, 2, true>, chunk<4, 2, true>, chunk<5, 2, true>,
                                           chunk<6, 2, true>};
 constexpr ChunkFn kRest[kMaxTile + 1] = {nullptr,
-                                         chunk<1, 8, false>,
+                                         nullptr,
                                          chunk<2, 4, false>,
                                          chunk<3, 2, false>,
                                          chunk<4, 2, false>,
