@@ -17,7 +17,7 @@ MAY_INCLUDE = {
     "lib/core": {"include"},
     "lib/text": CORE,
     "lib/graph": CORE,
-    "lib/backend": CORE | {"graph"},
+    "lib/backend": CORE | {"graph", "quant"},
     "lib/quant": CORE,
     "lib/model": BACKEND | {"text"},  # text: the vocabulary that a model file carries
     "lib/engine": BACKEND | {"text", "model"},

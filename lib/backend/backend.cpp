@@ -7,6 +7,12 @@
 
 namespace qllm {
 
+void TensorSource::read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const {
+  static_cast<void>(row);
+  static_cast<void>(out);
+  fail(ErrorCode::unsupported, "{}: does not lie on a grid of groups", tensor);
+}
+
 void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t row, int64_t count,
                       float* out) {
   require(row >= 0 && count >= 0 && row <= weight.n && count <= weight.n - row,

@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "core/log.h"
 #include "graph/graph.h"
+#include "quant/group.h"
+#include "quant/scheme.h"
 
 namespace qllm {
 
@@ -21,7 +24,22 @@ class TensorSource {
   /// Writes rows [row, row+count) of `tensor` to out [count, row length].
   virtual void read_rows(const std::string& tensor, int64_t row, int64_t count,
                          float* out) const = 0;
+  /// The grid of groups on which a tensor's values lie, or nothing. read_rows gives the same
+  /// values.
+  virtual std::optional<GroupFormat> grid(const std::string& tensor) const {
+    static_cast<void>(tensor);
+    return std::nullopt;
+  }
+  /// One row as it stands on grid(tensor). Precondition: it has one.
+  virtual void read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const;
 };
+
+/// How the 64 outputs of `weight` from `row` (a multiple of 64) on are stored under a scheme. All
+/// blocks of a weight agree in what activations they want: per token (row_int8, f32) or per group
+/// of the same size (keep: always 32). Under `keep`, a block whose rows lie on several grids, or on
+/// none, is int8 in groups of 32.
+WeightFormat block_format(const Scheme& scheme, const Weight& weight, const TensorSource& source,
+                          int64_t row);
 
 /// Rows [row, row+count) of a weight put together from its spans, out [count, weight.k]; rows that
 /// no span names are zero.

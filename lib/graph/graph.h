@@ -45,6 +45,7 @@ struct Weight {
   int64_t n = 0;
   int64_t k = 0;
   std::vector<RowSpan> rows;
+  bool lm_head = false;  // the last linear: 8 bits under every scheme but keep
 };
 
 /// out[t, :] = table[token[t], :]
