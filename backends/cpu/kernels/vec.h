@@ -43,6 +43,10 @@ struct VecKernels {
   /// y[i] = silu(g_i) * u_i over interleaved blocks of 64 (graph.h SwiGluOp), n = d_ff outputs.
   /// Relative error of the exponential at most 2^-20.
   void (*swiglu)(const float* gate_up, int64_t n, float* y) noexcept;
+  /// Each block of 64 in place by the normalised Hadamard matrix, H[i, j] = (-1)^popcount(i & j)
+  /// / 8. n is a multiple of 64. Bit for bit on every tier: for s = 1, 2, 4, 8, 16, 32 in this
+  /// order each pair (a, b) that lies s apart becomes (a + b, a - b); then all are divided by 8.
+  void (*hadamard64)(float* x, int64_t n) noexcept;
   /// Round to nearest even, NaN kept.
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y) noexcept;
   void (*attend)(const AttendArgs& args) noexcept;

@@ -8,6 +8,7 @@
 //   static void store_bf16(F, uint16_t*)             rounds to nearest even, NaN kept
 //   static void store_u8(F, uint8_t*)                integral values in [0, 255]
 //   static uint32_t sum_words(const void*, int64_t)  read_sum
+//   template <int> static F swapped(F)               vec_hadamard.h
 // Compiled with -ffp-contract=off: where bits are promised, only written-out fma is fused.
 #pragma once
 
@@ -16,6 +17,7 @@
 
 #include "kernels/vec.h"
 #include "kernels/vec_attend.h"
+#include "kernels/vec_hadamard.h"
 #include "kernels/vec_math.h"
 
 namespace qllm::cpu {
@@ -122,7 +124,10 @@ struct VecImpl {
   }
 
   static constexpr VecKernels table(Isa isa) {
-    return {isa,     epilogue, rms_norm, quantize_u8, swiglu, to_bf16, AttendImpl<Tier>::attend,
+    return {isa,      epilogue,
+            rms_norm, quantize_u8,
+            swiglu,   HadamardImpl<Tier>::hadamard64,
+            to_bf16,  AttendImpl<Tier>::attend,
             read_sum};
   }
 

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -201,6 +202,38 @@ TEST_CASE("swiglu: the exponential stays within 2^-20 over its range, and limits
     CHECK(std::isnan(y[2]));
     CHECK(y[3] == 0.0F);
   });
+}
+
+TEST_CASE("hadamard64: the stated order bit for bit, double within six roundings a sum") {
+  // Six additions on every path from an input to an output, each of a value that is at most the sum
+  // of the magnitudes; dividing by 8 is exact.
+  for (const int64_t n : {0, 64, 128, 1536}) {
+    const auto x = normal(static_cast<size_t>(n), static_cast<uint32_t>(n) + 3, 5.0F);
+    auto ordered = x;
+    for (const size_t s : {1, 2, 4, 8, 16, 32}) {
+      for (size_t i = 0; i < ordered.size(); ++i) {
+        if ((i & s) != 0) continue;
+        const float a = ordered[i], b = ordered[i + s];
+        ordered[i] = a + b, ordered[i + s] = a - b;
+      }
+    }
+    for_each_tier([&](const cpu::VecKernels& vec) {
+      std::vector<float> y = x;
+      y.push_back(77.0F);
+      vec.hadamard64(y.data(), n);
+      for (size_t i = 0; i < x.size(); ++i) {
+        REQUIRE(bits_of(y[i]) == bits_of(ordered[i] / 8));
+        double want = 0, size = 0;
+        for (size_t j = 0; j < 64; ++j) {
+          const double term = x[i / 64 * 64 + j] / 8.0;
+          want += std::popcount(i % 64 & j) % 2 != 0 ? -term : term;
+          size += std::fabs(term);
+        }
+        REQUIRE(std::fabs(y[i] - want) <= 7 * kU * size);
+      }
+      REQUIRE(y.back() == 77.0F);
+    });
+  }
 }
 
 TEST_CASE("to_bf16: rounds to nearest even and keeps NaN") {

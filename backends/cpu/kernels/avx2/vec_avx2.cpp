@@ -39,6 +39,12 @@ struct Tier {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(s, s));
   }
 
+  template <int kStride>
+  static F swapped(F v) {
+    if constexpr (kStride == 4) return _mm256_permute2f128_ps(v, v, 1);
+    return _mm256_permute_ps(v, kStride == 1 ? 0xB1 : 0x4E);
+  }
+
   static void add_run(const __m256i* v, __m256i* sum) {
 #pragma GCC unroll 8
     for (int j = 0; j < 8; ++j) sum[j] = _mm256_add_epi32(sum[j], _mm256_loadu_si256(v + j));

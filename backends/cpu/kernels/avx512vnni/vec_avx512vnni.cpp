@@ -37,6 +37,12 @@ struct Tier {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
   }
 
+  template <int kStride>
+  static F swapped(F v) {
+    if constexpr (kStride >= 4) return _mm512_shuffle_f32x4(v, v, kStride == 4 ? 0xB1 : 0x4E);
+    return _mm512_permute_ps(v, kStride == 1 ? 0xB1 : 0x4E);
+  }
+
   static void add_run(const char* v, __m512i* sum) {
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) sum[j] = _mm512_add_epi32(sum[j], _mm512_loadu_si512(v + 64 * j));

@@ -38,6 +38,11 @@ struct Tier {
     __builtin_memcpy(p, &four, sizeof four);
   }
 
+  template <int kStride>
+  static F swapped(F v) {
+    return _mm_shuffle_ps(v, v, kStride == 1 ? 0xB1 : 0x4E);
+  }
+
   static uint32_t sum_words(const void* p, int64_t bytes) {
     const auto* v = static_cast<const __m128i*>(p);
     __m128i sum[4] = {};
