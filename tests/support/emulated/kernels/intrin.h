@@ -18,3 +18,4 @@
 #define avx2 avx2_emulated
 #define avxvnni avxvnni_emulated
 #define avx512vnni avx512vnni_emulated
+#define amx amx_emulated
