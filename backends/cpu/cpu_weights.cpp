@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/math.h"
+#include "fusion.h"
 #include "quant/packing.h"
 
 namespace qllm::cpu {
@@ -118,16 +119,16 @@ CpuWeights::CpuWeights(const Graph& graph, std::shared_ptr<const TensorSource> s
 
 void CpuWeights::plan_shards(const Graph& graph, int workers) {
   linears_.resize(graph.weights.size());
+  const std::vector<int64_t> units = shard_units(graph);
   for (size_t i = 0; i < graph.weights.size(); ++i) {
     const Weight& weight = graph.weights[i];
     if (weight.role != WeightRole::linear) continue;
-    const int64_t blocks = ceil_div(weight.n, kBlockN);
+    const int64_t total = round_up(weight.n, kBlockN);
+    const int64_t count = ceil_div(total, units[i]);
     for (int64_t w = 0; w < workers; ++w) {
-      const int64_t first = blocks * w / workers;
-      const int64_t last = blocks * (w + 1) / workers;
       Shard shard;
-      shard.n0 = first * kBlockN;
-      shard.n = (last - first) * kBlockN;
+      shard.n0 = count * w / workers * units[i];
+      shard.n = std::min(total, count * (w + 1) / workers * units[i]) - shard.n0;
       shard.k_padded = round_up(weight.k, kBlockK);
       bytes_ += shard_bytes(shard);
       linears_[i].shards.push_back(shard);

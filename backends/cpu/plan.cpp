@@ -9,6 +9,7 @@
 #include "backend/batch.h"
 #include "core/error.h"
 #include "core/math.h"
+#include "fusion.h"
 #include "graph/liveness.h"
 #include "onednn/onednn_tiles.h"
 #include "ops/ops.h"
@@ -35,51 +36,75 @@ struct Uses {
   }
 };
 
-/// The memory of all values: float buffers by liveness, one area for the quantized row blocks,
-/// since a quantized value is read by the linears right behind its maker.
+/// The memory of all values: float buffers by liveness, and beside each the quantized form where
+/// readers want it. Made when first asked for.
 class Buffers {
  public:
-  Buffers(const Graph& graph, const PlanLimits& limits, bool large_pages)
-      : graph_(graph), plan_(plan_buffers(graph)) {
-    PlacementOptions options;
-    options.large_pages = large_pages;
-    for (const BufferPlan::Buffer& b : plan_.buffers) {
-      const int64_t rows = b.rows == Rows::tokens ? limits.max_tokens : limits.max_outputs;
-      const int64_t bytes = std::max<int64_t>(rows, 1) * round_up(b.width, kBlockN) * 4;
-      floats_.emplace_back(static_cast<size_t>(bytes), options);
-      quants_.emplace_back();
-      quants_.back().scale.resize(static_cast<size_t>(rows));
-      quant_bytes_.push_back(static_cast<size_t>(bytes / 4));
-    }
+  Buffers(const Graph& graph, const Stages& stages, const PlanLimits& limits,
+          const CpuContext& context)
+      : graph_(graph), plan_(plan_buffers(graph, stages)), limits_(limits), context_(context) {
+    floats_.resize(plan_.buffers.size());
+    quants_.resize(plan_.buffers.size());
   }
 
-  FloatBuffer floats(ValueId id) const {
+  FloatBuffer floats(ValueId id) {
     const Value& v = graph_.value(id);
-    return {floats_[index(id)].as<float>(), v.width, round_up(v.width, kBlockN), v.rows};
+    PlacedBuffer& memory = floats_[index(id)];
+    if (memory.data() == nullptr) {
+      PlacementOptions options;
+      options.large_pages = context_.large_pages;
+      memory = PlacedBuffer(values_of(id) * sizeof(float), options);
+    }
+    return {memory.as<float>(), v.width, round_up(v.width, kBlockN), v.rows};
   }
 
-  /// Made when first asked for.
-  QuantBuffer quantized(ValueId id) {
+  /// `own`: the workers may each make a copy of few rows.
+  QuantBuffer quantized(ValueId id, bool own) {
     const Value& v = graph_.value(id);
     Quant& q = quants_[index(id)];
-    if (q.data.data() == nullptr) q.data = PlacedBuffer(quant_bytes_[index(id)], {});
-    return {q.data.as<uint8_t>(), q.scale.data(), v.width, round_up(v.width, kBlockK), v.rows};
+    if (q.data.data() == nullptr) {
+      q.data = PlacedBuffer(values_of(id), {});
+      q.scale.resize(static_cast<size_t>(max_rows(v.rows)));
+      for (const WorkerSlot& slot : context_.topology->workers()) {
+        PlacementOptions options;
+        options.topology = context_.topology;
+        options.slot = slot;
+        q.areas.emplace_back(kOwnValues + kOwnRows * sizeof(float), options);
+        q.own.push_back(q.areas.back().as<std::byte>());
+      }
+    }
+    QuantBuffer out;
+    out.shared = {q.data.as<uint8_t>(), q.scale.data(), round_up(v.width, kBlockK)};
+    out.own = own ? q.own.data() : nullptr;
+    out.width = v.width;
+    out.rows = v.rows;
+    return out;
   }
 
  private:
   struct Quant {
     PlacedBuffer data;
     std::vector<float> scale;
+    std::vector<PlacedBuffer> areas;
+    std::vector<std::byte*> own;
   };
   size_t index(ValueId id) const {
     return static_cast<size_t>(plan_.buffer_of[static_cast<size_t>(id)]);
   }
+  int64_t max_rows(Rows rows) const {
+    return std::max<int64_t>(rows == Rows::tokens ? limits_.max_tokens : limits_.max_outputs, 1);
+  }
+  size_t values_of(ValueId id) const {
+    const BufferPlan::Buffer& b = plan_.buffers[index(id)];
+    return static_cast<size_t>(max_rows(b.rows) * round_up(b.width, kBlockN));
+  }
 
   const Graph& graph_;
   BufferPlan plan_;
+  PlanLimits limits_;
+  const CpuContext& context_;
   std::vector<PlacedBuffer> floats_;
-  std::vector<Quant> quants_;
-  std::vector<size_t> quant_bytes_;
+  std::deque<Quant> quants_;  // addresses stay
 };
 
 class CpuPlan final : public Plan {
@@ -91,14 +116,16 @@ class CpuPlan final : public Plan {
         weights_(std::move(weights)),
         limits_(limits),
         uses_(graph_),
-        buffers_(graph_, limits, context.large_pages),
+        fusion_(find_fusion(graph_)),
+        buffers_(graph_, fusion_.stages, limits_, context_),
         scratch_(*context.topology) {
     if (context.onednn && limits.max_tokens >= kOnednnMinTokens) {
       onednn_.emplace(context.pool->count(), limits.max_tokens);
     }
     state_.position.resize(static_cast<size_t>(limits.max_tokens));
     state_.cache.resize(static_cast<size_t>(limits.max_tokens));
-    for (const Op& op : graph_.ops) std::visit(*this, op);
+    may_be_own_.assign(graph_.values.size(), false);
+    for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
   }
 
   const PlanLimits& limits() const override { return limits_; }
@@ -115,7 +142,13 @@ class CpuPlan final : public Plan {
  private:
   bool wants_float(ValueId id) const { return uses_.as_float[static_cast<size_t>(id)]; }
   bool wants_quantized(ValueId id) const { return uses_.as_quantized[static_cast<size_t>(id)]; }
+  /// A quantized value may be each worker's own unless its maker also writes floats.
+  QuantBuffer quantized(ValueId id) {
+    return buffers_.quantized(id, may_be_own_[static_cast<size_t>(id)]);
+  }
   void quantize_if_wanted(ValueId id);
+  const Op& next_op() const { return graph_.ops[op_ + 1]; }
+  bool is_follower() const { return op_ > 0 && fusion_.has_follower(op_ - 1); }
   RopeTable* rope_table(const std::vector<float>& inv_freq);
   void begin(const Batch& batch);
   void gather_embeddings(const Batch& batch);
@@ -126,24 +159,28 @@ class CpuPlan final : public Plan {
   std::shared_ptr<const CpuWeights> weights_;
   PlanLimits limits_;
   Uses uses_;
+  Fusion fusion_;
   Buffers buffers_;
   Scratch scratch_;
   std::optional<OnednnTiles> onednn_;
   std::deque<RopeTable> rope_tables_;  // addresses stay
   std::vector<EmbedOp> embeds_;
+  std::vector<bool> may_be_own_;  // by value: whether workers may quantize it for themselves
+  size_t op_ = 0;                 // being compiled
   std::vector<std::unique_ptr<Step>> steps_;
   StepState state_;
 };
 
 void CpuPlan::quantize_if_wanted(ValueId id) {
   if (!wants_quantized(id)) return;
-  steps_.push_back(make_quantize(*context_.vec, buffers_.floats(id), buffers_.quantized(id)));
+  may_be_own_[static_cast<size_t>(id)] = true;
+  steps_.push_back(make_quantize(*context_.vec, buffers_.floats(id), quantized(id)));
 }
 
 void CpuPlan::operator()(const RmsNormOp& op) {
-  FloatBuffer out = buffers_.floats(op.out);
-  if (!wants_float(op.out)) out.data = nullptr;
-  const QuantBuffer q = wants_quantized(op.out) ? buffers_.quantized(op.out) : QuantBuffer{};
+  may_be_own_[static_cast<size_t>(op.out)] = !wants_float(op.out);
+  const FloatBuffer out = wants_float(op.out) ? buffers_.floats(op.out) : FloatBuffer{};
+  const QuantBuffer q = wants_quantized(op.out) ? quantized(op.out) : QuantBuffer{};
   steps_.push_back(make_rms_norm(*context_.vec, buffers_.floats(op.in), weights_->vector(op.gain),
                                  op.eps, out, q, scratch_));
 }
@@ -154,13 +191,17 @@ void CpuPlan::operator()(const LinearOp& op) {
   args.isa = context_.isa;
   args.weights = &weights_->linear(op.weight);
   if (op.bias != kNone) args.bias = weights_->vector(op.bias);
-  args.in = buffers_.quantized(op.in);
+  args.in = quantized(op.in);
   if (op.residual != kNone) args.residual = buffers_.floats(op.residual);
-  args.out = buffers_.floats(op.out);
+  const bool followed = fusion_.has_follower(op_);
+  if (followed) args.swiglu = std::get_if<SwiGluOp>(&next_op());
+  args.meets = !followed || args.swiglu != nullptr;
+  const ValueId out = args.swiglu != nullptr ? args.swiglu->out : op.out;
+  args.out = buffers_.floats(out);
   if (onednn_) args.onednn = &*onednn_;
   args.max_rows = args.in.rows == Rows::tokens ? limits_.max_tokens : limits_.max_outputs;
   steps_.push_back(make_linear(args, scratch_));
-  quantize_if_wanted(op.out);
+  quantize_if_wanted(out);
 }
 
 RopeTable* CpuPlan::rope_table(const std::vector<float>& inv_freq) {
@@ -177,9 +218,13 @@ RopeTable* CpuPlan::rope_table(const std::vector<float>& inv_freq) {
 }
 
 void CpuPlan::operator()(const RopeKvWriteOp& op) {
-  const RopeTable* table = rope_table(op.inv_freq);
-  steps_.push_back(make_rope_kv_write(*context_.vec, op, table, buffers_.floats(op.qkv),
-                                      buffers_.floats(op.q), scratch_));
+  const ShardedLinear* shards = nullptr;
+  if (is_follower()) {
+    shards = &weights_->linear(std::get<LinearOp>(graph_.ops[op_ - 1]).weight);
+  }
+  steps_.push_back(make_rope_kv_write(*context_.vec, op, rope_table(op.inv_freq),
+                                      buffers_.floats(op.qkv), buffers_.floats(op.q), shards,
+                                      scratch_));
   quantize_if_wanted(op.q);
 }
 
@@ -190,10 +235,10 @@ void CpuPlan::operator()(const AttentionOp& op) {
 }
 
 void CpuPlan::operator()(const SwiGluOp& op) {
-  FloatBuffer out = buffers_.floats(op.out);
-  if (!wants_float(op.out)) out.data = nullptr;
-  const QuantBuffer q = wants_quantized(op.out) ? buffers_.quantized(op.out) : QuantBuffer{};
-  steps_.push_back(make_swiglu(*context_.vec, buffers_.floats(op.gate_up), out, q, scratch_));
+  if (is_follower()) return;  // the linear did it
+  const FloatBuffer out = buffers_.floats(op.out);
+  steps_.push_back(make_swiglu(*context_.vec, buffers_.floats(op.gate_up), out));
+  quantize_if_wanted(op.out);
 }
 
 void CpuPlan::operator()(const SelectRowsOp& op) {
@@ -233,7 +278,7 @@ void CpuPlan::run_steps(void* plan, const Worker& worker) noexcept {
   auto& self = *static_cast<CpuPlan*>(plan);
   for (const auto& step : self.steps_) {
     step->run(self.state_, worker);
-    worker.barrier->wait();
+    if (step->meets(self.state_)) worker.barrier->wait();
   }
 }
 

@@ -26,13 +26,19 @@ struct Output {
   }
 };
 
-std::vector<size_t> last_uses(const Graph& graph) {
-  std::vector<size_t> last(graph.values.size(), 0);
+int64_t stage_of(const Stages& stages, size_t op) {
+  return stages.of_op.empty() ? static_cast<int64_t>(op) : stages.of_op[op];
+}
+
+/// Per value: the stage that touches it last.
+std::vector<int64_t> last_uses(const Graph& graph, const Stages& stages) {
+  std::vector<int64_t> last(graph.values.size(), 0);
   for (size_t i = 0; i < graph.ops.size(); ++i) {
-    last[static_cast<size_t>(output_of(graph.ops[i]))] = i;
-    for (ValueId in : inputs_of(graph.ops[i])) last[static_cast<size_t>(in)] = i;
+    const int64_t stage = stage_of(stages, i);
+    last[static_cast<size_t>(output_of(graph.ops[i]))] = stage;
+    for (ValueId in : inputs_of(graph.ops[i])) last[static_cast<size_t>(in)] = stage;
   }
-  last[static_cast<size_t>(graph.logits)] = graph.ops.size();
+  last[static_cast<size_t>(graph.logits)] = static_cast<int64_t>(graph.ops.size());
   return last;
 }
 
@@ -41,16 +47,19 @@ std::vector<size_t> last_uses(const Graph& graph) {
 std::vector<ValueId> inputs_of(const Op& op) { return std::visit(Inputs{}, op); }
 ValueId output_of(const Op& op) { return std::visit(Output{}, op); }
 
-BufferPlan plan_buffers(const Graph& graph) {
-  const std::vector<size_t> last = last_uses(graph);
+BufferPlan plan_buffers(const Graph& graph, const Stages& stages) {
+  const std::vector<int64_t> last = last_uses(graph, stages);
   BufferPlan plan;
   plan.buffer_of.assign(graph.values.size(), kNone);
-  std::vector<size_t> busy_until;  // per buffer: the op that reads it last
+  std::vector<int64_t> busy_until;  // per buffer: the stage that reads it last
   for (size_t i = 0; i < graph.ops.size(); ++i) {
     const auto out = static_cast<size_t>(output_of(graph.ops[i]));
+    if (!stages.unstored.empty() && stages.unstored[out]) continue;
     const Value& value = graph.values[out];
+    const int64_t stage = stage_of(stages, i);
     size_t b = 0;
-    while (b < plan.buffers.size() && (busy_until[b] >= i || plan.buffers[b].rows != value.rows)) {
+    while (b < plan.buffers.size() &&
+           (busy_until[b] >= stage || plan.buffers[b].rows != value.rows)) {
       ++b;
     }
     if (b == plan.buffers.size()) {

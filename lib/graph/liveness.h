@@ -21,7 +21,14 @@ struct BufferPlan {
 std::vector<ValueId> inputs_of(const Op& op);
 ValueId output_of(const Op& op);
 
-/// Greedy assignment in op order. No op's output shares a buffer with one of its inputs.
-BufferPlan plan_buffers(const Graph& graph);
+/// What a backend that runs several ops as one does to lifetimes.
+struct Stages {
+  std::vector<int32_t> of_op;  // ascending; ops of one stage run side by side. Empty: each alone
+  std::vector<bool> unstored;  // per value: never in memory, gets no buffer. Empty: none
+};
+
+/// Greedy assignment in op order. No value made in a stage shares a buffer with one that is read or
+/// made there; so no op's output shares one with its inputs.
+BufferPlan plan_buffers(const Graph& graph, const Stages& stages = {});
 
 }  // namespace qllm

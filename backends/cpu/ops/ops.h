@@ -25,10 +25,13 @@ struct LinearStepArgs {
   QuantBuffer in;
   FloatBuffer residual;  // data may be null
   FloatBuffer out;
+  const SwiGluOp* swiglu = nullptr;  // not null: out receives swiglu of the linear's columns
+  bool meets = true;                 // false: what follows reads only the worker's own columns
   int64_t max_rows = 1;
   OnednnTiles* onednn = nullptr;  // null: own kernels for all token counts
 };
-/// Each worker computes the outputs of its shard for all rows.
+/// Each worker computes the outputs of its shard for all rows, in tiles whose sums stay in L2 until
+/// the epilogue. With `swiglu`, gate and up live only in such a tile.
 std::unique_ptr<Step> make_linear(const LinearStepArgs& args, Scratch& scratch);
 
 /// cos and sin of every token's angles, shared by all layers: [max_tokens, rotary_dim/2] each.
@@ -38,18 +41,21 @@ struct RopeTable {
   std::vector<float> sin;
 };
 std::unique_ptr<Step> make_rope_table(RopeTable* table);
+/// With `shards` of the QKV weight each worker takes the heads of its own columns (they must end on
+/// heads), else heads go to workers evenly.
 std::unique_ptr<Step> make_rope_kv_write(const VecKernels& vec, const RopeKvWriteOp& op,
                                          const RopeTable* table, const FloatBuffer& qkv,
-                                         const FloatBuffer& q, Scratch& scratch);
+                                         const FloatBuffer& q, const ShardedLinear* shards,
+                                         Scratch& scratch);
 
 /// Items are (token, KV head); the query heads of a group are served by one read of K and V.
 std::unique_ptr<Step> make_attention(const VecKernels& vec, const AttentionOp& op,
                                      const FloatBuffer& q, const FloatBuffer& out,
                                      Scratch& scratch);
 
+/// For a gate_up that is stored: where more than one op reads it.
 std::unique_ptr<Step> make_swiglu(const VecKernels& vec, const FloatBuffer& gate_up,
-                                  const FloatBuffer& out, const QuantBuffer& quantized,
-                                  Scratch& scratch);
+                                  const FloatBuffer& out);
 
 std::unique_ptr<Step> make_select_rows(const FloatBuffer& in, const FloatBuffer& out);
 

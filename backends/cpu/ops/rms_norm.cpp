@@ -18,14 +18,17 @@ class RmsNormStep final : public Step {
   }
 
   void run(const StepState& state, const Worker& worker) noexcept override {
-    const Share share = share_of(state.rows(in_.rows), worker);
+    const int64_t rows = state.rows(in_.rows);
+    const QuantRows q = quantized_.view(rows, worker);
+    const Share share = quantized_.is_own(rows) ? Share{0, rows} : share_of(rows, worker);
     for (int64_t r = share.begin; r < share.end; ++r) {
       float* y = out_.data != nullptr ? out_.row(r) : scratch_.of<float>(worker.index);
       vec_.rms_norm(in_.row(r), gain_, eps_, in_.width, y);
-      if (quantized_.data != nullptr) {
-        quantized_.scale[r] = vec_.quantize_u8(y, in_.width, quantized_.ld, quantized_.row(r));
-      }
+      if (q.data != nullptr) q.scale[r] = vec_.quantize_u8(y, in_.width, q.ld, q.row(r));
     }
+  }
+  bool meets(const StepState& state) const override {
+    return !quantized_.is_own(state.rows(in_.rows));
   }
 
  private:
@@ -44,11 +47,14 @@ class QuantizeStep final : public Step {
       : vec_(vec), in_(in), out_(out) {}
 
   void run(const StepState& state, const Worker& worker) noexcept override {
-    const Share share = share_of(state.rows(in_.rows), worker);
+    const int64_t rows = state.rows(in_.rows);
+    const QuantRows q = out_.view(rows, worker);
+    const Share share = out_.is_own(rows) ? Share{0, rows} : share_of(rows, worker);
     for (int64_t r = share.begin; r < share.end; ++r) {
-      out_.scale[r] = vec_.quantize_u8(in_.row(r), in_.width, out_.ld, out_.row(r));
+      q.scale[r] = vec_.quantize_u8(in_.row(r), in_.width, q.ld, q.row(r));
     }
   }
+  bool meets(const StepState& state) const override { return !out_.is_own(state.rows(in_.rows)); }
 
  private:
   const VecKernels& vec_;

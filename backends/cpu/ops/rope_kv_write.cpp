@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "ops/ops.h"
@@ -26,19 +27,29 @@ class RopeTableStep final : public Step {
   RopeTable* table_;
 };
 
-/// Items are (token, head) with the heads of q, k and v in the order in which they lie in qkv.
+/// Heads of q, k and v in the order in which they lie in qkv. Either each worker takes the heads of
+/// its own columns, or items (token, head) are shared out.
 class RopeKvWriteStep final : public Step {
  public:
   RopeKvWriteStep(const VecKernels& vec, const RopeKvWriteOp& op, const RopeTable* table,
-                  const FloatBuffer& qkv, const FloatBuffer& q, Scratch& scratch)
-      : vec_(vec), op_(op), table_(table), qkv_(qkv), q_(q), scratch_(scratch) {
+                  const FloatBuffer& qkv, const FloatBuffer& q, const ShardedLinear* shards,
+                  Scratch& scratch)
+      : vec_(vec), op_(op), table_(table), qkv_(qkv), q_(q), shards_(shards), scratch_(scratch) {
     scratch.reserve(static_cast<size_t>(op.head_dim) * sizeof(float));
   }
 
   void run(const StepState& state, const Worker& worker) noexcept override {
     const int64_t heads = op_.n_heads + int64_t{2} * op_.n_kv_heads;
-    const Share share = share_of(state.n_tokens * heads, worker);
     float* scratch = scratch_.of<float>(worker.index);
+    if (shards_ != nullptr) {
+      const Shard& shard = shards_->shards[static_cast<size_t>(worker.index)];
+      const int64_t end = std::min(heads, (shard.n0 + shard.n) / op_.head_dim);
+      for (int64_t t = 0; t < state.n_tokens; ++t) {
+        for (int64_t h = shard.n0 / op_.head_dim; h < end; ++h) write_head(state, t, h, scratch);
+      }
+      return;
+    }
+    const Share share = share_of(state.n_tokens * heads, worker);
     for (int64_t item = share.begin; item < share.end; ++item) {
       write_head(state, item / heads, item % heads, scratch);
     }
@@ -85,7 +96,8 @@ class RopeKvWriteStep final : public Step {
   const RopeTable* table_;
   FloatBuffer qkv_;
   FloatBuffer q_;
-  Scratch& scratch_;  // one head
+  const ShardedLinear* shards_;  // null: by items
+  Scratch& scratch_;             // one head
 };
 
 }  // namespace
@@ -96,8 +108,9 @@ std::unique_ptr<Step> make_rope_table(RopeTable* table) {
 
 std::unique_ptr<Step> make_rope_kv_write(const VecKernels& vec, const RopeKvWriteOp& op,
                                          const RopeTable* table, const FloatBuffer& qkv,
-                                         const FloatBuffer& q, Scratch& scratch) {
-  return std::make_unique<RopeKvWriteStep>(vec, op, table, qkv, q, scratch);
+                                         const FloatBuffer& q, const ShardedLinear* shards,
+                                         Scratch& scratch) {
+  return std::make_unique<RopeKvWriteStep>(vec, op, table, qkv, q, shards, scratch);
 }
 
 }  // namespace qllm::cpu

@@ -145,6 +145,31 @@ TEST_CASE("cpu plan: prefill in chunks and token by token agree") {
   CHECK(steps.kv->length() == 30);
 }
 
+TEST_CASE("cpu plan: steps on both sides of what a worker quantizes for itself") {
+  // Up to 16 tokens each worker makes its own quantized copy, from 17 on they share one. Bound as
+  // above: the first prompt's flips stay in the cache of the steps behind it.
+  constexpr double kBound = 0.002;
+  for (const Shape& shape : kShapes) {
+    qllm::BackendOptions exact;
+    exact.numerics = qllm::Numerics::w8a8;
+    exact.kv_as_bf16 = true;
+    Machine oracle("reference", exact, shape, {32, 32});
+    for (int threads : {1, 2, 3}) {
+      qllm::BackendOptions options;
+      options.threads = threads;
+      Machine cpu("cpu", options, shape, {32, 32});
+      oracle.kv->truncate(0);
+      for (int64_t count : {16, 1, 17, 3, 1}) {
+        std::vector<int32_t> outputs;
+        for (int32_t i = 0; i < count; ++i) outputs.push_back(i);
+        const auto ids = some_ids(count, shape.vocab);
+        INFO("d_model ", shape.d_model, " threads ", threads, " tokens ", count);
+        CHECK(relative_difference(cpu.run(ids, outputs), oracle.run(ids, outputs)) < kBound);
+      }
+    }
+  }
+}
+
 TEST_CASE("cpu plan: two sequences in one step do not see each other") {
   const Shape shape = kShapes[0];
   const auto ids = some_ids(24, shape.vocab);
