@@ -6,6 +6,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <deque>
 #include <fstream>
 #include <map>
 
@@ -35,23 +36,24 @@ std::vector<int32_t> fixed_ids(int64_t count, int64_t vocab) {
 
 class Bench {
  public:
-  Bench(const Model& model, const BenchLengths& lengths)
-      : model_(model),
-        lengths_(lengths),
-        session_(model, lengths.depth + std::max(lengths.prompt, lengths.gen)) {
+  Bench(const Model& model, const BenchLengths& lengths) : model_(model), lengths_(lengths) {
+    const int64_t context = lengths.depth + std::max(lengths.prompt, lengths.gen);
+    for (int64_t i = 0; i < lengths.batch; ++i) sessions_.emplace_back(model, context);
+    for (Session& session : sessions_) together_.push_back(&session);
     const int64_t vocab = model.info().vocab_size;
     depth_ = fixed_ids(lengths.depth, vocab);
     prompt_ = fixed_ids(lengths.prompt, vocab);
     gen_ = fixed_ids(lengths.gen, vocab);
+    logits_.resize(static_cast<size_t>(lengths.batch * vocab));
   }
 
-  // On average over the steps: the cache grows by one token each.
+  // On average over the steps: each cache grows by one token each.
   double bytes_per_step() const {
     const ModelInfo info = model_.info();
     const double mean_depth =
         static_cast<double>(lengths_.depth) + static_cast<double>(lengths_.gen - 1) / 2;
     return static_cast<double>(info.bytes_per_token) +
-           static_cast<double>(info.kv_bytes_per_token) * mean_depth;
+           static_cast<double>(info.kv_bytes_per_token * lengths_.batch) * mean_depth;
   }
 
   // Touches all memory that the measurements will use.
@@ -65,32 +67,36 @@ class Bench {
     result.prefill_tokens_per_s = prefill();
     // The bandwidth moves with the machine's other work: take it on both sides of the decode.
     const double before = model_.measure_read_gbps();
-    result.decode_tokens_per_s = decode();
-    result.decode_gbps = result.decode_tokens_per_s * bytes_per_step() / 1e9;
+    const double steps_per_s = decode();
+    result.decode_tokens_per_s = steps_per_s * static_cast<double>(lengths_.batch);
+    result.decode_gbps = steps_per_s * bytes_per_step() / 1e9;
     result.ceiling_gbps = (before + model_.measure_read_gbps()) / 2;
     return result;
   }
 
  private:
-  void start_at_depth() {
+  void start_at_depth(Session& session) {
     throw_if_interrupted();
-    session_.reset();
-    if (!depth_.empty()) session_.prefill(depth_);
+    session.reset();
+    if (!depth_.empty()) session.prefill(depth_);
     throw_if_interrupted();
   }
 
   double prefill() {
-    start_at_depth();
+    start_at_depth(sessions_.front());
     const auto start = Clock::now();
-    session_.prefill(prompt_);
+    sessions_.front().prefill(prompt_);
     return static_cast<double>(lengths_.prompt) / seconds_since(start);
   }
 
+  /// Steps a second.
   double decode() {
-    start_at_depth();
+    for (Session& session : sessions_) start_at_depth(session);
+    std::vector<int32_t> ids(sessions_.size());
     const auto start = Clock::now();
     for (const int32_t id : gen_) {
-      session_.decode(id);
+      std::fill(ids.begin(), ids.end(), id);
+      Session::decode_together(together_, ids, logits_);
       throw_if_interrupted();
     }
     return static_cast<double>(lengths_.gen) / seconds_since(start);
@@ -98,8 +104,10 @@ class Bench {
 
   const Model& model_;
   BenchLengths lengths_;
-  Session session_;
+  std::deque<Session> sessions_;
+  std::vector<Session*> together_;
   std::vector<int32_t> depth_, prompt_, gen_;
+  std::vector<float> logits_;
 };
 
 int64_t parse_positive(std::string_view key, std::string_view text) {

@@ -14,13 +14,14 @@ struct BenchLengths {
   int64_t prompt = 512;  // tokens of prefill
   int64_t gen = 64;      // steps of decode
   int64_t depth = 0;     // tokens in the cache before either
+  int64_t batch = 1;     // sequences that decode together
   int repeat = 5;
 };
 
 /// Figures of one repeat.
 struct BenchSample {
   double prefill_tokens_per_s = 0;
-  double decode_tokens_per_s = 0;
+  double decode_tokens_per_s = 0;  // of all sequences together
   double decode_gbps = 0;
   double ceiling_gbps = 0;
 };

@@ -17,7 +17,6 @@ struct BenchOptions {
   std::string model;
   std::string synthetic;
   BenchLengths lengths;
-  int batch = 1;
   std::string threads = "0";
   bool json = false;
   bool csv = false;
@@ -43,7 +42,10 @@ void BenchOptions::add_to(CLI::App& command) {
   count("--prompt", lengths.prompt, "tokens of prefill", 1);
   count("--gen", lengths.gen, "steps of decode", 1);
   count("--depth", lengths.depth, "tokens in the cache before either", 0);
-  count("--batch", batch, "sequences at a time (only 1 is supported yet)", 1);
+  command.add_option("--batch", lengths.batch, "sequences that decode together")
+      ->check(CLI::Range(int64_t{1}, int64_t{64}))
+      ->type_name("N")
+      ->capture_default_str();
   count("--repeat", lengths.repeat, "measurements; medians are shown", 1);
   command.add_option("--threads", threads, "workers, one row each; 0: one per physical core")
       ->type_name("N,...")
@@ -80,7 +82,7 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   Json& decode = json["decode"];
   decode["tokens"] = lengths.gen;
   decode["depth"] = lengths.depth;
-  decode["batch"] = 1;
+  decode["batch"] = lengths.batch;
   set_spread(decode, "tokens_per_s", row.spread(&BenchSample::decode_tokens_per_s));
   set_spread(decode, "gbps", row.spread(&BenchSample::decode_gbps));
   set_once(decode, "bytes_per_step", std::llround(row.bytes_per_step));
@@ -131,7 +133,7 @@ void append_csv(std::vector<std::string>& cells, const Spread& spread) {
 
 std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& lengths) {
   Table table;
-  std::vector<std::string> heading = {"threads", "prompt", "gen", "depth"};
+  std::vector<std::string> heading = {"threads", "prompt", "gen", "depth", "batch"};
   for (const char* name : {"prefill_tokens_per_s", "decode_tokens_per_s", "decode_gbps",
                            "ceiling_gbps", "percent_of_ceiling"}) {
     for (const char* end : {"", "_min", "_max"}) heading.push_back(std::string(name) + end);
@@ -140,7 +142,8 @@ std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& leng
   table.row(heading);
   for (const BenchRow& row : rows) {
     std::vector<std::string> cells = {std::to_string(row.threads), std::to_string(lengths.prompt),
-                                      std::to_string(lengths.gen), std::to_string(lengths.depth)};
+                                      std::to_string(lengths.gen), std::to_string(lengths.depth),
+                                      std::to_string(lengths.batch)};
     append_csv(cells, row.spread(&BenchSample::prefill_tokens_per_s));
     append_csv(cells, row.spread(&BenchSample::decode_tokens_per_s));
     append_csv(cells, row.spread(&BenchSample::decode_gbps));
@@ -158,10 +161,6 @@ int execute(const BenchOptions& options) {
   if (options.model.empty() && options.synthetic.empty()) {
     throw UsageError{"give a MODEL or --synthetic KEY=N,..."};
   }
-  if (options.batch != 1) {
-    throw Error(ErrorCode::unsupported,
-                fmt::format("--batch {}: only 1 is supported yet", options.batch));
-  }
   std::vector<BenchRow> rows;
   for (const int threads : parse_counts(options.threads, "--threads")) {
     rows.push_back(measure_with(options, threads));
@@ -172,10 +171,10 @@ int execute(const BenchOptions& options) {
     write_stdout(rows_csv(rows, options.lengths));
   } else {
     const BenchLengths& n = options.lengths;
-    write_stdout(
-        fmt::format("{} tokens of prefill, {} of decode behind {}; {:.1f} MB per step; "
-                    "median of {} (min-max)\n",
-                    n.prompt, n.gen, n.depth, rows.front().bytes_per_step / 1e6, n.repeat));
+    write_stdout(fmt::format(
+        "{} tokens of prefill, {} of decode behind {}, {} together; {:.1f} MB per "
+        "step; median of {} (min-max)\n",
+        n.prompt, n.gen, n.depth, n.batch, rows.front().bytes_per_step / 1e6, n.repeat));
     write_stdout(rows_text(rows));
   }
   return 0;

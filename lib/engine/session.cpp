@@ -43,6 +43,9 @@ class SessionImpl {
   void prefill(std::span<const int32_t> ids);
   void decode(int32_t id) { step({&id, 1}, kLast, logits_); }
 
+  static void decode_together(std::span<SessionImpl* const> sessions, std::span<const int32_t> ids,
+                              std::span<float> logits);
+
   ModelImpl& model() const { return *model_; }
   const KvCache& kv() const { return *kv_; }
   void truncate(int64_t length) {
@@ -76,6 +79,30 @@ void SessionImpl::step(std::span<const int32_t> ids, bool want_last, std::span<f
   const std::span<const int32_t> outputs(&last, want_last ? 1 : 0);
   model_->execute({ids, {&slice, 1}, outputs}, logits);
   history_.insert(history_.end(), ids.begin(), ids.end());
+}
+
+void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
+                                  std::span<const int32_t> ids, std::span<float> logits) {
+  const auto count = static_cast<int64_t>(sessions.size());
+  ModelImpl& model = *sessions.front()->model_;
+  require(static_cast<int64_t>(logits.size()) == count * model.config.vocab_size,
+          ErrorCode::invalid_argument, "decode_together: room for {} logits, expected {} x {}",
+          logits.size(), count, model.config.vocab_size);
+  std::vector<BatchSlice> slices;
+  std::vector<int32_t> outputs;
+  for (int64_t i = 0; i < count; ++i) {
+    SessionImpl& s = *sessions[static_cast<size_t>(i)];
+    require(s.model_.get() == &model, ErrorCode::invalid_argument,
+            "decode_together: session {} belongs to another model", i);
+    for (const BatchSlice& other : slices) {
+      require(other.kv != s.kv_.get(), ErrorCode::invalid_argument,
+              "decode_together: session {} is there twice", i);
+    }
+    slices.push_back({s.kv_.get(), i, 1});
+    outputs.push_back(static_cast<int32_t>(i));
+  }
+  model.execute({ids, slices, outputs}, logits);
+  for (size_t i = 0; i < sessions.size(); ++i) sessions[i]->history_.push_back(ids[i]);
 }
 
 void SessionImpl::check_ids(std::span<const int32_t> ids) const {
@@ -232,6 +259,17 @@ void Session::evaluate(std::span<const int32_t> ids, const LogitsFn& on_logits) 
 }
 void Session::prefill(std::span<const int32_t> ids) { impl_->prefill(ids); }
 void Session::decode(int32_t id) { impl_->decode(id); }
+void Session::decode_together(std::span<Session* const> sessions, std::span<const int32_t> ids,
+                              std::span<float> logits) {
+  require(!sessions.empty() && sessions.size() <= static_cast<size_t>(kMaxOutputs),
+          ErrorCode::invalid_argument, "decode_together: {} sessions, expected 1 to {}",
+          sessions.size(), kMaxOutputs);
+  require(ids.size() == sessions.size(), ErrorCode::invalid_argument,
+          "decode_together: {} ids for {} sessions", ids.size(), sessions.size());
+  std::vector<SessionImpl*> impls;
+  for (const Session* session : sessions) impls.push_back(session->impl_.get());
+  SessionImpl::decode_together(impls, ids, logits);
+}
 int64_t Session::position() const { return impl_->kv().length(); }
 int64_t Session::max_context() const { return impl_->kv().capacity(); }
 void Session::reset() { impl_->truncate(0); }

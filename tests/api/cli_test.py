@@ -496,8 +496,15 @@ class Bench(Case):
         self.assertEqual(len({row.count(",") for row in rows}), 1)
         self.assertIn("ceiling", self.works(qllm("bench", TINY, *self.SHORT)).decode())
 
+    def test_a_batch_decodes_together(self):
+        document = self.json(qllm("bench", TINY, *self.SHORT, "--batch", "3", "--json"))
+        self.assertEqual(document["decode"]["batch"], 3)
+        alone = self.json(qllm("bench", TINY, *self.SHORT, "--json"))["decode"]["bytes_per_step"]
+        self.assertGreater(document["decode"]["bytes_per_step"], alone)  # the weights once, three caches
+        self.assertLess(document["decode"]["bytes_per_step"], 3 * alone)
+
     def test_what_does_not_work(self):
-        self.fails(qllm("bench", TINY, "--batch", 2), 1, "batch")
+        self.fails(qllm("bench", TINY, "--batch", 65), 2, "batch")
         self.fails(qllm("bench", "--synthetic", self.SHAPE + ",n_experts=4"), 1, "n_experts")
         self.fails(qllm("bench", TINY, "--prompt", 300), 1, "context", "300")
         self.fails(qllm("bench", "--synthetic", "d_model=1000000000,n_layers=1000000"), 1)

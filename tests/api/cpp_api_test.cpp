@@ -158,6 +158,54 @@ TEST_CASE("cpp api: prefill and decode leave the cache that a prompt would") {
   CHECK(fresh.generate_ids(ids, greedy(12)).ids == made.ids);
 }
 
+TEST_CASE("cpp api: sessions that decode together go on as if alone") {
+  for (const char* device : {"reference", "cpu"}) {
+    CAPTURE(device);
+    const auto model = open_tiny(device, 512);
+    std::vector<qllm::Session> sessions;
+    std::vector<std::vector<int32_t>> texts;
+    std::vector<qllm::Session*> together;
+    for (int i = 0; i < 3; ++i) sessions.emplace_back(model, 64);
+    for (int i = 0; i < 3; ++i) {
+      texts.push_back({5 + i, 17, 40 + 3 * i, 9});
+      texts.back().resize(static_cast<size_t>(4 - i));  // of different lengths
+      sessions[static_cast<size_t>(i)].prefill(texts.back());
+      together.push_back(&sessions[static_cast<size_t>(i)]);
+    }
+    const std::vector<int32_t> ids = {60, 61, 62};
+    std::vector<float> logits(3 * 300);
+    qllm::Session::decode_together(together, ids, logits);
+    for (size_t i = 0; i < 3; ++i) {
+      CHECK(sessions[i].position() == static_cast<int64_t>(texts[i].size()) + 1);
+      texts[i].push_back(ids[i]);
+      const std::vector<float> alone = all_logits(model, texts[i]);
+      CHECK(std::equal(alone.end() - 300, alone.end(),
+                       logits.begin() + static_cast<std::ptrdiff_t>(300 * i)));
+    }
+  }
+}
+
+TEST_CASE("cpp api: decoding together is refused where it makes no sense") {
+  const auto model = open_tiny();
+  const auto other = open_tiny();
+  qllm::Session a(model, 8);
+  qllm::Session b(model, 8);
+  qllm::Session c(other, 8);
+  std::vector<float> logits(2 * 300);
+  const auto code = [&](std::vector<qllm::Session*> sessions, std::vector<int32_t> ids) {
+    return code_of([&] { qllm::Session::decode_together(sessions, ids, logits); });
+  };
+  CHECK(code({}, {}) == qllm::ErrorCode::invalid_argument);
+  CHECK(code({&a, &a}, {1, 2}) == qllm::ErrorCode::invalid_argument);
+  CHECK(code({&a, &c}, {1, 2}) == qllm::ErrorCode::invalid_argument);
+  CHECK(code({&a, &b}, {1}) == qllm::ErrorCode::invalid_argument);
+  CHECK(code({&a}, {1}) == qllm::ErrorCode::invalid_argument);  // logits of another length
+  CHECK(code({&a, &b}, {1, 300}) == qllm::ErrorCode::invalid_argument);
+  b.prefill(std::vector<int32_t>(8, 1));
+  CHECK(code({&a, &b}, {1, 2}) == qllm::ErrorCode::context_full);
+  CHECK(a.position() == 0);
+}
+
 TEST_CASE("cpp api: the text handed out is the text returned, and valid as it comes") {
   const auto model = open_tiny();
   qllm::Session session(model);

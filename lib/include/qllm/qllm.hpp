@@ -199,6 +199,13 @@ class QLLM_API Session {
   /// One decode step of one token, without sampling: for benchmarks.
   void decode(int32_t id);
 
+  /// One decode step of several sessions of one model in one pass over its weights: ids[i] goes
+  /// behind sessions[i], logits [sessions, vocab] are those of each. Throws invalid_argument for
+  /// none, more than 64, the same twice or of different models, ids or logits of another length;
+  /// context_full where one has no room (all before anything is changed).
+  static void decode_together(std::span<Session* const> sessions, std::span<const int32_t> ids,
+                              std::span<float> logits);
+
   int64_t position() const;  // tokens in the cache
   int64_t max_context() const;
   void reset();  // forgets all
