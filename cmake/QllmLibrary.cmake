@@ -4,7 +4,8 @@ include(CMakePackageConfigHelpers)
 
 set(_qllm_objects $<TARGET_OBJECTS:qllm_lib_objects> $<TARGET_OBJECTS:qllm_backend_objects>
   $<TARGET_OBJECTS:qllm_kernels_scalar> $<TARGET_OBJECTS:qllm_kernels_avx2>
-  $<TARGET_OBJECTS:qllm_kernels_avxvnni> $<TARGET_OBJECTS:qllm_kernels_avx512vnni>)
+  $<TARGET_OBJECTS:qllm_kernels_avxvnni> $<TARGET_OBJECTS:qllm_kernels_avx512vnni>
+  $<TARGET_OBJECTS:qllm_kernels_amx>)
 
 add_library(qllm_static STATIC ${_qllm_objects})
 add_library(qllm_shared SHARED ${_qllm_objects})

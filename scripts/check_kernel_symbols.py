@@ -15,6 +15,7 @@ import sys
 TAGS = {
     "avx2": ("4qllm3cpu4avx2", "4fma3INS_4avx2E", "4fma3IN5xsimd4avx2E"),
     "avxvnni": ("4qllm3cpu7avxvnni",),
+    "amx": ("4qllm3cpu3amx",),
     "avx512vnni": ("4qllm3cpu10avx512vnni", "5xsimd8avx512bw", "S_8avx512bw"),
 }
 

@@ -21,7 +21,8 @@
 namespace qllm::cpu {
 namespace {
 
-constexpr Isa kTiers[] = {Isa::avx512vnni, Isa::avxvnni, Isa::avx2, Isa::scalar};  // best first
+constexpr Isa kTiers[] = {Isa::amx, Isa::avx512vnni, Isa::avxvnni, Isa::avx2,
+                          Isa::scalar};  // best first
 
 Isa choose_isa(const std::string& name) {
   if (name.empty()) return best_isa();
@@ -32,8 +33,8 @@ Isa choose_isa(const std::string& name) {
             isa_name(best_isa()));
     return isa;
   }
-  fail(ErrorCode::invalid_argument, "isa {}: known tiers are scalar, avx2, avxvnni, avx512vnni",
-       name);
+  fail(ErrorCode::invalid_argument,
+       "isa {}: known tiers are scalar, avx2, avxvnni, avx512vnni, amx", name);
 }
 
 std::unique_ptr<Topology> detect_topology(const BackendOptions& options) {

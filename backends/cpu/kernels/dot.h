@@ -15,8 +15,8 @@
 namespace qllm::cpu {
 
 /// Instruction-set tiers, worst first. A tier implies those before it, except that avxvnni and
-/// avx512vnni do not imply each other.
-enum class Isa : uint8_t { scalar, avx2, avxvnni, avx512vnni };
+/// avx512vnni do not imply each other. amx is AMX-INT8 with the float kernels of avx512vnni.
+enum class Isa : uint8_t { scalar, avx2, avxvnni, avx512vnni, amx };
 
 std::string_view isa_name(Isa isa);
 
@@ -42,7 +42,8 @@ struct DotKernel {
 /// All kernels that were built, whether or not this machine can run them.
 std::span<const DotKernel> dot_kernels();
 
-/// True where CPUID *and* the operating system (XCR0) allow the tier.
+/// True where CPUID *and* the operating system (XCR0) allow the tier. For amx the first call asks
+/// the kernel, once, for permission to use the tiles in this process (arch_prctl).
 bool isa_available(Isa isa);
 
 /// The best available tier.

@@ -2,8 +2,11 @@
 // compiler's runtime knows of AVX-VNNI differs from version to version.
 //
 // Bits: Intel SDM volume 2A, table "Information Returned by CPUID Instruction"; XCR0: volume
-// 1, 13.3.
+// 1, 13.3. The tiles of AMX also need the kernel's permission, per process: Linux,
+// Documentation/arch/x86/xstate.rst.
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernels/dot.h"
 
@@ -35,7 +38,23 @@ struct Tiers {
   bool avx2 = false;
   bool avxvnni = false;
   bool avx512vnni = false;
+  bool amx = false;
 };
+
+/// The eight tiles of 16 rows x 64 bytes that the kernels are written for (leaf 0x1D, palette 1).
+bool has_palette_1() {
+  const Leaf palette = cpuid(0x1D, 1);
+  return cpuid(0x1D, 0).eax >= 1 && (palette.ebx & 0xffff) == 64 && palette.ebx >> 16 == 8 &&
+         (palette.ecx & 0xffff) == 16;
+}
+
+/// Without it the first tile instruction raises SIGILL. Refused where the kernel is older than
+/// 5.16, by a seccomp filter, or where an alternate signal stack is too small for the tiles.
+bool tiles_permitted() {
+  constexpr long kRequest = 0x1023;  // ARCH_REQ_XCOMP_PERM, which older headers lack
+  constexpr long kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+}
 
 Tiers detect() {
   Tiers tiers;
@@ -54,6 +73,8 @@ Tiers detect() {
   const uint32_t avx512 = bit(16) | bit(17) | bit(28) | bit(30) | bit(31);  // F, DQ, CD, BW, VL
   tiers.avx512vnni = tiers.avx2 && all_bits(l7.ebx, avx512) && (l7.ecx & bit(11)) != 0 &&
                      all_bits(xcr0, 0xE6);  // + opmask, upper halves of ZMM0-15, ZMM16-31
+  tiers.amx = tiers.avx512vnni && all_bits(l7.edx, bit(24) | bit(25)) &&  // AMX-TILE, AMX-INT8
+              all_bits(xcr0, 0x60000) && has_palette_1() && tiles_permitted();
   return tiers;
 }
 
@@ -69,6 +90,8 @@ std::string_view isa_name(Isa isa) {
       return "avxvnni";
     case Isa::avx512vnni:
       return "avx512vnni";
+    case Isa::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -84,12 +107,14 @@ bool isa_available(Isa isa) {
       return tiers.avxvnni;
     case Isa::avx512vnni:
       return tiers.avx512vnni;
+    case Isa::amx:
+      return tiers.amx;
   }
   return false;
 }
 
 Isa best_isa() {
-  for (const Isa isa : {Isa::avx512vnni, Isa::avxvnni, Isa::avx2}) {
+  for (const Isa isa : {Isa::amx, Isa::avx512vnni, Isa::avxvnni, Isa::avx2}) {
     if (isa_available(isa)) return isa;
   }
   return Isa::scalar;

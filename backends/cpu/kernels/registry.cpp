@@ -51,6 +51,7 @@ const DotKernel& select_dot_kernel(Isa isa, int64_t m) {
 
 const VecKernels& vec_kernels(Isa isa) {
   switch (isa) {
+    case Isa::amx:
     case Isa::avx512vnni:
       return avx512vnni::vec_kernels();
     case Isa::avxvnni:

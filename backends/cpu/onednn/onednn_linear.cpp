@@ -134,7 +134,7 @@ std::string OnednnLinear::implementation(int64_t m) const {
 }
 
 bool onednn_accepts(Isa isa) {
-  if (isa != Isa::avxvnni && isa != Isa::avx512vnni) return false;
+  if (isa == Isa::scalar || isa == Isa::avx2) return false;
   try {
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     const OneThread one_thread;

@@ -31,10 +31,10 @@ struct OpenOptions {
   std::string device = "auto";  ///< "cpu", "reference" (slow, exact) or "auto" (cpu)
   std::string scheme;  ///< "int8", or "fp32" (reference only); empty: int8 on the cpu, fp32 on the
                        ///< reference
-  std::string
-      isa;  ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni"); empty: the best
-  int threads = 0;   ///< workers; 0: one per physical core that the process may use
-  std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
+  std::string isa;     ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni", "amx");
+                       ///< empty: the best
+  int threads = 0;     ///< workers; 0: one per physical core that the process may use
+  std::string cpus;    ///< CPU list such as "0-3,8"; empty: all that the process may use
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
   bool large_pages = true;         ///< ask the system for large pages
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.

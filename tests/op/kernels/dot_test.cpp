@@ -71,7 +71,7 @@ TEST_CASE("dot kernels: the check notices a wrong kernel") {
 
 TEST_CASE("select_dot_kernel: each tier has one kernel for every M, within its range") {
   for (const cpu::Isa isa :
-       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
+       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
     for (int64_t m = 1; m <= 1000; ++m) {
       const cpu::DotKernel& kernel = cpu::select_dot_kernel(isa, m);
       REQUIRE(kernel.isa == isa);
@@ -85,8 +85,7 @@ TEST_CASE("select_dot_kernel: each tier has one kernel for every M, within its r
 TEST_CASE("best_isa: is available, and none better is") {
   CHECK(cpu::isa_available(cpu::best_isa()));
   CHECK(cpu::isa_available(cpu::Isa::scalar));
-  for (int i = static_cast<int>(cpu::best_isa()) + 1; i <= static_cast<int>(cpu::Isa::avx512vnni);
-       ++i) {
+  for (int i = static_cast<int>(cpu::best_isa()) + 1; i <= static_cast<int>(cpu::Isa::amx); ++i) {
     CHECK_FALSE(cpu::isa_available(static_cast<cpu::Isa>(i)));
   }
 }

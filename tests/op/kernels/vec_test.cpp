@@ -24,7 +24,7 @@ constexpr int64_t kLengths[] = {1, 3, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127,
 template <typename Check>
 void for_each_tier(const Check& check) {
   for (const cpu::Isa isa :
-       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
+       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
     if (!cpu::isa_available(isa)) continue;
     const std::string name(cpu::isa_name(isa));
     CAPTURE(name);
@@ -62,7 +62,8 @@ double from_bf16(uint16_t x) {
 }  // namespace
 
 TEST_CASE("vec tiers: those that the machine lacks are skipped") {
-  for (const cpu::Isa isa : {cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
+  for (const cpu::Isa isa :
+       {cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
     if (!cpu::isa_available(isa)) {
       MESSAGE("[skipped] float kernels of " << std::string(isa_name(isa))
                                             << ": the machine lacks it");

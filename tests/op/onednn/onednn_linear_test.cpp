@@ -94,7 +94,7 @@ TEST_CASE("onednn: is not accepted where it would run its reference kernel") {
   CHECK_FALSE(cpu::onednn_accepts(cpu::Isa::avx2));
   const std::array<int64_t, 1> counts{64};
   const std::string name = cpu::OnednnLinear({256, 256, 256, 256}, counts).implementation(64);
-  for (const cpu::Isa isa : {cpu::Isa::avxvnni, cpu::Isa::avx512vnni}) {
+  for (const cpu::Isa isa : {cpu::Isa::avxvnni, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
     CHECK(cpu::onednn_accepts(isa) == (name.find("ref") == std::string::npos));
   }
 }

@@ -81,7 +81,7 @@ double relative_difference(const std::vector<float>& a, const std::vector<float>
 std::vector<qllm::cpu::Isa> available_tiers() {
   std::vector<qllm::cpu::Isa> tiers;
   for (auto isa : {qllm::cpu::Isa::scalar, qllm::cpu::Isa::avx2, qllm::cpu::Isa::avxvnni,
-                   qllm::cpu::Isa::avx512vnni}) {
+                   qllm::cpu::Isa::avx512vnni, qllm::cpu::Isa::amx}) {
     if (qllm::cpu::isa_available(isa)) {
       tiers.push_back(isa);
     } else {
