@@ -4,17 +4,10 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/random.h"
 
 namespace qllm {
 namespace {
-
-/// One step of SplitMix64 (Steele et al., OOPSLA 2014).
-uint64_t split_mix(uint64_t* state) {
-  uint64_t z = (*state += 0x9E3779B97F4A7C15ULL);
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-  return z ^ (z >> 31);
-}
 
 uint64_t hash_name(const std::string& name) {  // FNV-1a
   uint64_t h = 0xCBF29CE484222325ULL;
