@@ -181,8 +181,9 @@ void CpuPlan::operator()(const RmsNormOp& op) {
   may_be_own_[static_cast<size_t>(op.out)] = !wants_float(op.out);
   const FloatBuffer out = wants_float(op.out) ? buffers_.floats(op.out) : FloatBuffer{};
   const QuantBuffer q = wants_quantized(op.out) ? quantized(op.out) : QuantBuffer{};
-  steps_.push_back(make_rms_norm(*context_.vec, buffers_.floats(op.in), weights_->vector(op.gain),
-                                 op.eps, out, q, scratch_));
+  const float* gain = op.gain != kNone ? weights_->vector(op.gain) : nullptr;
+  steps_.push_back(
+      make_rms_norm(*context_.vec, buffers_.floats(op.in), gain, op.eps, out, q, scratch_));
 }
 
 void CpuPlan::operator()(const LinearOp& op) {
@@ -237,7 +238,7 @@ void CpuPlan::operator()(const AttentionOp& op) {
 void CpuPlan::operator()(const SwiGluOp& op) {
   if (is_follower()) return;  // the linear did it
   const FloatBuffer out = buffers_.floats(op.out);
-  steps_.push_back(make_swiglu(*context_.vec, buffers_.floats(op.gate_up), out));
+  steps_.push_back(make_swiglu(*context_.vec, op, buffers_.floats(op.gate_up), out));
   quantize_if_wanted(op.out);
 }
 

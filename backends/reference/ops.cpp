@@ -75,6 +75,19 @@ void round_to_bf16(float* x, int64_t n) {
   }
 }
 
+/// x <- x H, H[i, j] = (-1)^popcount(i & j) / sqrt(n), n at most 64.
+void hadamard_block(float* x, int64_t n) {
+  double before[64];
+  std::copy(x, x + n, before);
+  for (int64_t i = 0; i < n; ++i) {
+    double sum = 0.0;
+    for (int64_t j = 0; j < n; ++j) {
+      sum += std::popcount(static_cast<uint64_t>(i & j)) % 2 != 0 ? -before[j] : before[j];
+    }
+    x[i] = static_cast<float>(sum / std::sqrt(static_cast<double>(n)));
+  }
+}
+
 void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, float* y) {
   std::copy(x, x + op.head_dim, y);
   const auto half = static_cast<int64_t>(op.inv_freq.size());
@@ -110,7 +123,7 @@ void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y)
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
   const auto inv =
       static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(n) + static_cast<double>(eps)));
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inv * gain[i];
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * inv * (gain == nullptr ? 1.0F : gain[i]);
 }
 
 void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias,
@@ -158,12 +171,13 @@ void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length,
   }
 }
 
-void swiglu(const float* gate_up, int64_t d_ff, float* y) {
+void swiglu(const float* gate_up, int64_t d_ff, int64_t hadamard, float* y) {
   for (int64_t i = 0; i < d_ff; ++i) {
     const float g = gate_up[i / 64 * 128 + i % 64];
     const float u = gate_up[i / 64 * 128 + 64 + i % 64];
     y[i] = g / (1.0F + std::exp(-g)) * u;
   }
+  for (int64_t i = 0; hadamard != 0 && i < d_ff; i += hadamard) hadamard_block(y + i, hadamard);
 }
 
 }  // namespace qllm::reference

@@ -35,6 +35,7 @@ struct LinearWeights {
   std::vector<float> scale;  // [n] beside s8
 };
 
+/// `gain` may be null: all ones.
 void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y);
 /// y[m, n] of m rows; bias and residual may be null.
 void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias,
@@ -45,6 +46,7 @@ void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, 
 /// One token and head over positions [0, length).
 void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, FloatKvCache& kv,
             float* out);
-void swiglu(const float* gate_up, int64_t d_ff, float* y);
+/// `hadamard`: SwiGluOp's.
+void swiglu(const float* gate_up, int64_t d_ff, int64_t hadamard, float* y);
 
 }  // namespace qllm::reference

@@ -84,7 +84,8 @@ class ReferencePlan final : public Plan {
   void operator()(const RmsNormOp& op) {
     const int64_t n = graph_.value(op.in).width;
     for (int64_t r = 0; r < rows(op.in); ++r) {
-      rms_norm(at(op.in) + r * n, vector(op.gain), op.eps, n, at(op.out) + r * n);
+      rms_norm(at(op.in) + r * n, op.gain == kNone ? nullptr : vector(op.gain), op.eps, n,
+               at(op.out) + r * n);
     }
   }
   void operator()(const LinearOp& op) {
@@ -108,7 +109,7 @@ class ReferencePlan final : public Plan {
   }
   void operator()(const SwiGluOp& op) {
     for (int64_t r = 0; r < rows(op.out); ++r) {
-      swiglu(row(op.gate_up, r), graph_.value(op.out).width, row(op.out, r));
+      swiglu(row(op.gate_up, r), graph_.value(op.out).width, op.hadamard, row(op.out, r));
     }
   }
   void operator()(const SelectRowsOp& op) {

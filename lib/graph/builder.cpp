@@ -51,9 +51,10 @@ ValueId GraphBuilder::embed(WeightId table) {
 }
 
 ValueId GraphBuilder::rms_norm(ValueId in, WeightId gain, float eps) {
-  expect_width(graph_.value(in), graph_.weight(gain).k, "rms_norm");
-  const Value& x = graph_.value(in);
-  const ValueId out = add_value(graph_.weight(gain).name + ".out", x.rows, x.width);
+  const Value x = graph_.value(in);
+  if (gain != kNone) expect_width(x, graph_.weight(gain).k, "rms_norm");
+  const std::string name = gain != kNone ? graph_.weight(gain).name + ".out" : x.name + ".norm";
+  const ValueId out = add_value(name, x.rows, x.width);
   graph_.ops.emplace_back(RmsNormOp{in, gain, eps, out});
   return out;
 }
@@ -101,11 +102,14 @@ ValueId GraphBuilder::attention(ValueId q, AttentionOp shape) {
   return shape.out;
 }
 
-ValueId GraphBuilder::swiglu(ValueId gate_up, int64_t d_ff) {
+ValueId GraphBuilder::swiglu(ValueId gate_up, int64_t d_ff, int32_t hadamard) {
   expect_width(graph_.value(gate_up), 2 * round_up(d_ff, kSwiGluBlock), "swiglu");
+  require(hadamard == 0 || (hadamard == kSwiGluBlock && d_ff % kSwiGluBlock == 0),
+          ErrorCode::bad_format, "swiglu: Hadamard blocks of {} over {} values, expected 0 or {}",
+          hadamard, d_ff, kSwiGluBlock);
   const ValueId out =
       add_value(graph_.value(gate_up).name + ".swiglu", graph_.value(gate_up).rows, d_ff);
-  graph_.ops.emplace_back(SwiGluOp{gate_up, out});
+  graph_.ops.emplace_back(SwiGluOp{gate_up, out, hadamard});
   return out;
 }
 

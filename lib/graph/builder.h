@@ -19,14 +19,15 @@ class GraphBuilder {
   WeightId vector_weight(std::string name, int64_t k, std::vector<RowSpan> parts = {});
 
   ValueId embed(WeightId table);                           // [tokens, k]
-  ValueId rms_norm(ValueId in, WeightId gain, float eps);  // as in
+  ValueId rms_norm(ValueId in, WeightId gain, float eps);  // as in; gain may be kNone
   ValueId linear(ValueId in, WeightId weight, WeightId bias = kNone,
                  ValueId residual = kNone);  // [rows, n]
   /// Takes style, heads, layer and inv_freq from `shape`; returns the rotated q.
   ValueId rope_kv_write(ValueId qkv, RopeKvWriteOp shape);  // [tokens, n_heads*head_dim]
   ValueId attention(ValueId q, AttentionOp shape);          // [tokens, n_heads*head_dim]
-  ValueId swiglu(ValueId gate_up, int64_t d_ff);            // [rows, d_ff]
-  ValueId select_rows(ValueId in);                          // [outputs, width]
+  /// `hadamard`: 0, or 64 where d_ff is a multiple of it.
+  ValueId swiglu(ValueId gate_up, int64_t d_ff, int32_t hadamard = 0);  // [rows, d_ff]
+  ValueId select_rows(ValueId in);                                      // [outputs, width]
 
   /// Ends the building; `logits` must be a value of output rows.
   Graph finish(ValueId logits);

@@ -21,8 +21,8 @@ struct Line {
     return fmt::format("{} = embed {}", show(graph, op.out), weight(op.table));
   }
   std::string operator()(const RmsNormOp& op) const {
-    return fmt::format("{} = rms_norm %{} {} eps {}", show(graph, op.out), op.in, weight(op.gain),
-                       op.eps);
+    return fmt::format("{} = rms_norm %{} {} eps {}", show(graph, op.out), op.in,
+                       op.gain == kNone ? "no gain" : weight(op.gain), op.eps);
   }
   std::string operator()(const LinearOp& op) const {
     std::string line =
@@ -42,7 +42,9 @@ struct Line {
                        op.scale);
   }
   std::string operator()(const SwiGluOp& op) const {
-    return fmt::format("{} = swiglu %{}", show(graph, op.out), op.gate_up);
+    std::string line = fmt::format("{} = swiglu %{}", show(graph, op.out), op.gate_up);
+    if (op.hadamard != 0) line += fmt::format(" hadamard {}", op.hadamard);
+    return line;
   }
   std::string operator()(const SelectRowsOp& op) const {
     return fmt::format("{} = select_rows %{}", show(graph, op.out), op.in);

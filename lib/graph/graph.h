@@ -57,7 +57,7 @@ struct EmbedOp {
 /// out[r, i] = in[r, i] * gain[i] / sqrt(mean_i(in[r, i]^2) + eps)   (arXiv 1910.07467)
 struct RmsNormOp {
   ValueId in = kNone;
-  WeightId gain = kNone;
+  WeightId gain = kNone;  // kNone: all ones
   float eps = 1e-5F;
   ValueId out = kNone;
 };
@@ -107,9 +107,12 @@ struct AttentionOp {
 /// gate_up comes in blocks of 64 outputs, gate and up by turns:
 /// out[r, i] = silu(g) * u,  g = gate_up[r, (i/64)*128 + i%64],  u = gate_up[r, (i/64)*128 + 64 +
 /// i%64]
+/// With `hadamard` = 64, d_ff a multiple of it, each block of 64 of out is then multiplied by
+/// H[i, j] = (-1)^popcount(i & j) / 8.
 struct SwiGluOp {
   ValueId gate_up = kNone;
   ValueId out = kNone;
+  int32_t hadamard = 0;  // 0 or 64
 };
 
 /// out[r, :] = in[output_row[r], :]: only the rows whose logits were asked for go on.

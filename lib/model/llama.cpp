@@ -37,8 +37,9 @@ std::vector<RowSpan> interleave_gate_up(const std::string& prefix, int64_t d_ff)
 
 class LlamaBuilder {
  public:
-  explicit LlamaBuilder(const ModelConfig& config)
+  LlamaBuilder(const ModelConfig& config, const Rotations& rotations)
       : c_(config),
+        rotations_(rotations),
         q_width_(config.n_heads * config.head_dim),
         kv_width_(config.n_kv_heads * config.head_dim),
         inv_freq_(inverse_frequencies(config)) {}
@@ -56,7 +57,9 @@ class LlamaBuilder {
 
  private:
   ValueId norm(ValueId x, std::string gain) {
-    return b_.rms_norm(x, b_.vector_weight(std::move(gain), c_.d_model), c_.rms_norm_eps);
+    const WeightId weight =
+        rotations_.residual ? kNone : b_.vector_weight(std::move(gain), c_.d_model);
+    return b_.rms_norm(x, weight, c_.rms_norm_eps);
   }
 
   ValueId attention_block(ValueId x, int32_t layer) {
@@ -76,8 +79,8 @@ class LlamaBuilder {
     const WeightId gate_up =
         b_.linear_weight(prefix + "ffn_gate_up", 2 * round_up(c_.d_ff, kBlockN), c_.d_model,
                          interleave_gate_up(prefix, c_.d_ff));
-    h = b_.linear(h, gate_up);  // [tokens, 2 d_ff]
-    h = b_.swiglu(h, c_.d_ff);  // [tokens, d_ff]
+    h = b_.linear(h, gate_up);                                          // [tokens, 2 d_ff]
+    h = b_.swiglu(h, c_.d_ff, rotations_.ffn ? kFfnRotationBlock : 0);  // [tokens, d_ff]
     const WeightId down = b_.linear_weight(prefix + "ffn_down.weight", c_.d_model, c_.d_ff,
                                            {{prefix + "ffn_down.weight", 0, 0, c_.d_model}});
     return b_.linear(h, down, kNone, x);
@@ -122,11 +125,13 @@ class LlamaBuilder {
   }
 
   WeightId lm_head() {
-    const std::string tensor = c_.tied_lm_head ? "token_embd.weight" : "output.weight";
+    const std::string tensor =
+        c_.tied_lm_head && !rotations_.residual ? "token_embd.weight" : "output.weight";
     return b_.linear_weight("lm_head", c_.vocab_size, c_.d_model, {{tensor, 0, 0, c_.vocab_size}});
   }
 
   const ModelConfig& c_;
+  const Rotations& rotations_;
   int64_t q_width_;
   int64_t kv_width_;
   std::vector<float> inv_freq_;
@@ -135,6 +140,8 @@ class LlamaBuilder {
 
 }  // namespace
 
-Graph build_llama(const ModelConfig& config) { return LlamaBuilder(config).build(); }
+Graph build_llama(const ModelConfig& config, const Rotations& rotations) {
+  return LlamaBuilder(config, rotations).build();
+}
 
 }  // namespace qllm

@@ -70,8 +70,8 @@ void two_stages(float* x, int64_t length, int64_t apart) {
   }
 }
 
-/// The Walsh-Hadamard transform of one block, not normalised: x [block, lanes] in stages whose pairs
-/// are 1, 2, 4, ... rows apart.
+/// The Walsh-Hadamard transform of one block, not normalised: x [block, lanes] in stages whose
+/// pairs are 1, 2, 4, ... rows apart.
 void transform(float* x, int64_t block, int64_t lanes) {
   const int64_t length = block * lanes;
   int64_t apart = lanes;

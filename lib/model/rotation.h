@@ -11,6 +11,17 @@ namespace qllm {
 // The transforms take x [size, lanes] and turn each of the `lanes` columns on its own. `lanes` is 1
 // (a vector that lies in one piece) or a multiple of 4.
 
+/// Which rotations a model runs with.
+struct Rotations {
+  bool residual = false;  ///< x Q of the residual stream; the gains of its norms are folded too
+  bool heads = false;     ///< Hadamard in each head of v, undone by the attention's output matrix
+  bool ffn = false;       ///< Hadamard in blocks of 64 on the input of the FFN's second matrix
+  bool any() const { return residual || heads || ffn; }
+  friend bool operator==(const Rotations&, const Rotations&) = default;
+};
+
+inline constexpr int32_t kFfnRotationBlock = 64;
+
 /// Each block of `block` values by the normalised Hadamard matrix, H[i, j] = (-1)^popcount(i & j) /
 /// sqrt(block): its own inverse and transpose. Preconditions: block a power of two, size a multiple
 /// of it.

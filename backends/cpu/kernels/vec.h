@@ -36,7 +36,7 @@ struct AttendArgs {
 struct VecKernels {
   Isa isa;
   void (*epilogue)(const EpilogueArgs& args) noexcept;
-  /// y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps)
+  /// y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps); gain may be null: all ones.
   void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, float* y) noexcept;
   /// quant/int8.h quantize_row_u8, bit for bit. Returns the scale.
   float (*quantize_u8)(const float* x, int64_t n, int64_t n_padded, uint8_t* q) noexcept;

@@ -65,7 +65,9 @@ struct VecImpl {
     const float mean = sum_lanes(squares[0] + squares[1]) / static_cast<float>(n);
     const F inverse(1.0F / __builtin_sqrtf(mean + eps));
     for (int64_t i = 0; i < n; i += kSize) {
-      store_some(load_some(x + i, n - i) * inverse * load_some(gain + i, n - i), y + i, n - i);
+      F v = load_some(x + i, n - i) * inverse;
+      if (gain != nullptr) v = v * load_some(gain + i, n - i);
+      store_some(v, y + i, n - i);
     }
   }
 

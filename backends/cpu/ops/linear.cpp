@@ -126,7 +126,9 @@ class LinearStep final : public Step {
   void swiglu(const Tile& tile, int64_t column) const noexcept {
     const int64_t count = std::min(tile.count / 2, a_.out.width - column);
     for (int64_t r = 0; r < tile.rows && count > 0; ++r) {
-      a_.vec->swiglu(tile.values + r * tile.count, count, a_.out.row(r) + column);
+      float* out = a_.out.row(r) + column;
+      a_.vec->swiglu(tile.values + r * tile.count, count, out);
+      if (a_.swiglu->hadamard != 0) a_.vec->hadamard64(out, count);
     }
   }
 

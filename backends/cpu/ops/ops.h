@@ -9,7 +9,8 @@
 
 namespace qllm::cpu {
 
-/// Rows split over workers. Exactly one of `out` and `quantized` may be without data.
+/// Rows split over workers; gain may be null. Exactly one of `out` and `quantized` may be without
+/// data.
 std::unique_ptr<Step> make_rms_norm(const VecKernels& vec, const FloatBuffer& in, const float* gain,
                                     float eps, const FloatBuffer& out, const QuantBuffer& quantized,
                                     Scratch& scratch);
@@ -54,8 +55,8 @@ std::unique_ptr<Step> make_attention(const VecKernels& vec, const AttentionOp& o
                                      Scratch& scratch);
 
 /// For a gate_up that is stored: where more than one op reads it.
-std::unique_ptr<Step> make_swiglu(const VecKernels& vec, const FloatBuffer& gate_up,
-                                  const FloatBuffer& out);
+std::unique_ptr<Step> make_swiglu(const VecKernels& vec, const SwiGluOp& op,
+                                  const FloatBuffer& gate_up, const FloatBuffer& out);
 
 std::unique_ptr<Step> make_select_rows(const FloatBuffer& in, const FloatBuffer& out);
 

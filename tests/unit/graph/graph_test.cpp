@@ -69,6 +69,33 @@ TEST_CASE("llama: gate and up are interleaved by blocks of 64, a ragged d_ff is 
   CHECK(it->rows[3].row == 192);
 }
 
+TEST_CASE(
+    "llama: with rotations norms have no gain, heads part from the table, SwiGLU turns blocks") {
+  qllm::ModelConfig c = small_config();
+  CHECK(qllm::llama_rotations(c) == qllm::Rotations{true, true, false});  // d_ff 96
+  c.d_ff = 128;
+  CHECK(qllm::llama_rotations(c) == qllm::Rotations{true, true, true});
+  const qllm::Graph graph = qllm::build_llama(c, {true, true, true});
+  const std::string text = qllm::dump(graph);
+  CHECK(text.find("norm.weight") == std::string::npos);
+  CHECK(text.find("rms_norm %0 no gain") != std::string::npos);
+  CHECK(text.find("hadamard 64") != std::string::npos);
+  for (const qllm::Weight& w : graph.weights) {
+    if (w.name == "lm_head") CHECK(w.rows.at(0).tensor == "output.weight");
+  }
+  c.head_dim = 24;
+  c.d_model = 257 * 64;
+  CHECK(qllm::llama_rotations(c) == qllm::Rotations{false, false, true});
+}
+
+TEST_CASE("graph: Hadamard blocks must divide d_ff") {
+  for (const auto& [d_ff, hadamard] : {std::pair<int64_t, int32_t>{96, 64}, {128, 32}}) {
+    qllm::GraphBuilder b;
+    const auto x = b.embed(b.embedding_weight("table", 10, 256));
+    CHECK_THROWS_AS(b.swiglu(x, d_ff, hadamard), qllm::Error);
+  }
+}
+
 TEST_CASE("liveness: no op writes over what it or a later op still reads") {
   const qllm::Graph graph = qllm::build_llama(small_config());
   const qllm::BufferPlan plan = qllm::plan_buffers(graph);
