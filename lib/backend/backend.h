@@ -55,6 +55,12 @@ enum class Numerics : uint8_t {
   w8a8,  ///< int8 weights per channel, int8 activations per token, exact int32 sums
 };
 
+/// How keys and values are cached.
+enum class KvFormat : uint8_t {
+  bf16,
+  int8,  ///< with one float scale per token and KV head, for K and for V
+};
+
 struct BackendOptions {
   int threads = 0;   // workers; 0: one per physical core that the process may use
   std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use

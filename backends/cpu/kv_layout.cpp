@@ -1,0 +1,76 @@
+#include "kv_layout.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace qllm::cpu {
+namespace {
+
+/// One token's values in the form of the cache, zeros behind head_dim.
+struct Stored {
+  alignas(64) uint16_t bf16[kMaxHeadDim];
+  alignas(64) uint8_t s8[kMaxHeadDim];
+  float scale = 1.0F;
+};
+
+void convert(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
+             Stored* out) noexcept {
+  const int64_t padded = kv_head_dim_padded(head_dim);
+  if (format == KvFormat::bf16) {
+    vec.to_bf16(x, head_dim, out->bf16);
+    std::fill(out->bf16 + head_dim, out->bf16 + padded, uint16_t{0});
+    return;
+  }
+  out->scale = vec.quantize_u8(x, head_dim, padded, out->s8);
+  for (int64_t i = 0; i < padded; ++i) out->s8[i] ^= 0x80;  // q + 128 -> q
+}
+
+/// Units of K of one token lie a line apart.
+template <typename T>
+void scatter_key(const T* x, int64_t padded, std::byte* to) noexcept {
+  constexpr auto kUnit = static_cast<int64_t>(4 / sizeof(T));
+  for (int64_t i = 0; i < padded / kUnit; ++i) std::memcpy(to + i * 64, x + i * kUnit, 4);
+}
+
+/// Values of one token lie a unit apart, 16 in a line.
+template <typename T>
+void scatter_value(const T* x, int64_t padded, int64_t token, std::byte* to) noexcept {
+  constexpr auto kUnit = static_cast<int64_t>(4 / sizeof(T));
+  const bool first = token % kUnit == 0;
+  for (int64_t d = 0; d < padded; ++d) {
+    std::byte* unit = to + d / kKvLanes * (kKvBlockTokens / kUnit) * 64 + d % kKvLanes * 4;
+    if (first) {
+      T values[4 / sizeof(T)] = {x[d]};
+      std::memcpy(unit, values, 4);
+    } else {
+      std::memcpy(unit + token % kUnit * static_cast<int64_t>(sizeof(T)), x + d, sizeof(T));
+    }
+  }
+}
+
+}  // namespace
+
+void write_kv_key(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
+                  int64_t token, std::byte* head) noexcept {
+  Stored stored;
+  convert(vec, format, head_dim, x, &stored);
+  const int64_t padded = kv_head_dim_padded(head_dim);
+  std::byte* to = head + kv_k_offset(format, head_dim, token, 0);
+  if (format == KvFormat::bf16) return scatter_key(stored.bf16, padded, to);
+  scatter_key(stored.s8, padded, to);
+  std::memcpy(head + kv_scale_offset(head_dim, token, false), &stored.scale, sizeof(float));
+}
+
+void write_kv_value(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
+                    int64_t token, std::byte* head) noexcept {
+  Stored stored;
+  convert(vec, format, head_dim, x, &stored);
+  const int64_t padded = kv_head_dim_padded(head_dim);
+  const int64_t unit = token / kv_unit(format) * kv_unit(format);
+  std::byte* to = head + kv_v_offset(format, head_dim, unit, 0);
+  if (format == KvFormat::bf16) return scatter_value(stored.bf16, padded, token, to);
+  scatter_value(stored.s8, padded, token, to);
+  std::memcpy(head + kv_scale_offset(head_dim, token, true), &stored.scale, sizeof(float));
+}
+
+}  // namespace qllm::cpu
