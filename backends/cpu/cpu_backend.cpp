@@ -124,8 +124,9 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
-  require(options.numerics == Numerics::w8a8, ErrorCode::unsupported,
-          "device cpu: scheme int8 only; fp32 runs on the reference");
+  require(options.scheme.kind == SchemeKind::int8, ErrorCode::unsupported,
+          "device cpu: scheme {}: expected int8; the reference runs all schemes",
+          to_string(options.scheme));
   return std::make_unique<CpuBackend>(options);
 }
 

@@ -8,7 +8,7 @@
 namespace qllm::cpu {
 
 /// Throws invalid_argument for an unknown tier or CPU list, unsupported for a tier that the machine
-/// lacks or numerics other than w8a8.
+/// lacks or a scheme other than int8.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace qllm::cpu

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "quant/group_quant.h"
 #include "quant/int8.h"
 
 namespace qllm::reference {
@@ -62,6 +63,54 @@ void linear_s8(const LinearWeights& w, const float* x, int64_t rows, const float
       const float value = static_cast<float>(sum) * x_scale[static_cast<size_t>(m)] *
                           w.scale[static_cast<size_t>(i)];
       y[m * w.n + i] = finish(value, i, m, w.n, bias, residual);
+    }
+  }
+}
+
+/// Tokens by groups: codes [rows, k_padded], scales and sums of codes [rows, k_padded/group].
+struct GroupedActivations {
+  std::vector<int8_t> q;
+  std::vector<float> scale;
+  std::vector<int32_t> sum;
+};
+
+GroupedActivations quantize_tokens(const LinearWeights& w, const float* x, int64_t rows) {
+  const int64_t groups = w.k_padded / w.group;
+  GroupedActivations a;
+  a.q.resize(static_cast<size_t>(rows * w.k_padded));
+  a.scale.resize(static_cast<size_t>(rows * groups));
+  a.sum.resize(static_cast<size_t>(rows * groups));
+  for (int64_t m = 0; m < rows; ++m) {
+    quantize_groups_s8(x + m * w.k, w.k, w.k_padded, w.group, a.q.data() + m * w.k_padded,
+                       a.scale.data() + m * groups, a.sum.data() + m * groups);
+  }
+  return a;
+}
+
+/// sum_g x_scale (scale sum_k (q - zero) x + min X): integers exact, floats in double.
+float dot_groups(const LinearWeights& w, int64_t i, const GroupedActivations& a, int64_t m) {
+  const int64_t groups = w.k_padded / w.group;
+  const int16_t* codes = w.codes.data() + i * w.k_padded;
+  const int8_t* x = a.q.data() + m * w.k_padded;
+  double sum = 0.0;
+  for (int64_t g = 0; g < groups; ++g, codes += w.group, x += w.group) {
+    int32_t dot = 0;
+    for (int64_t j = 0; j < w.group; ++j) dot += int32_t{codes[j]} * int32_t{x[j]};
+    const auto wg = static_cast<size_t>(i * groups + g);
+    const auto xg = static_cast<size_t>(m * groups + g);
+    sum += static_cast<double>(a.scale[xg]) * (static_cast<double>(w.scale[wg]) * dot +
+                                               static_cast<double>(w.minimum[wg]) * a.sum[xg]);
+  }
+  return static_cast<float>(sum);
+}
+
+void linear_groups(const LinearWeights& w, const float* x, int64_t rows, const float* bias,
+                   const float* residual, float* y) {
+  const GroupedActivations a = quantize_tokens(w, x, rows);
+#pragma omp parallel for schedule(static)
+  for (int64_t i = 0; i < w.n; ++i) {
+    for (int64_t m = 0; m < rows; ++m) {
+      y[m * w.n + i] = finish(dot_groups(w, i, a, m), i, m, w.n, bias, residual);
     }
   }
 }
@@ -128,7 +177,9 @@ void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y)
 
 void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias,
             const float* residual, float* y) {
-  if (w.s8.empty()) {
+  if (w.group != 0) {
+    linear_groups(w, x, m, bias, residual, y);
+  } else if (w.s8.empty()) {
     linear_f32(w, x, m, bias, residual, y);
   } else {
     linear_s8(w, x, m, bias, residual, y);

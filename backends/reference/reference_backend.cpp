@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "backend/batch.h"
+#include "backend/weight_block.h"
 #include "core/error.h"
 #include "graph/liveness.h"
+#include "quant/group_quant.h"
 #include "quant/int8.h"
 #include "reference/ops.h"
 
@@ -25,17 +27,16 @@ struct ReferenceWeights final : Weights {
   int64_t bytes_per_step() const override { return total_bytes + gathered_row_bytes; }
 };
 
-LinearWeights load_linear(const Weight& weight, const TensorSource& source, Numerics numerics) {
+LinearWeights load_f32(const Weight& weight, const TensorSource& source) {
   LinearWeights out;
-  out.n = weight.n;
-  out.k = weight.k;
-  const auto size = static_cast<size_t>(weight.n * weight.k);
-  if (numerics == Numerics::fp32) {
-    out.f32.resize(size);
-    read_weight_rows(source, weight, 0, weight.n, out.f32.data());
-    return out;
-  }
-  out.s8.resize(size);
+  out.f32.resize(static_cast<size_t>(weight.n * weight.k));
+  read_weight_rows(source, weight, 0, weight.n, out.f32.data());
+  return out;
+}
+
+LinearWeights load_s8(const Weight& weight, const TensorSource& source) {
+  LinearWeights out;
+  out.s8.resize(static_cast<size_t>(weight.n * weight.k));
   out.scale.resize(static_cast<size_t>(weight.n));
   std::vector<float> row(static_cast<size_t>(weight.k));
   for (int64_t i = 0; i < weight.n; ++i) {
@@ -46,8 +47,52 @@ LinearWeights load_linear(const Weight& weight, const TensorSource& source, Nume
   return out;
 }
 
+void append_group_row(const GroupFormat& format, const GroupRow& row, LinearWeights* out) {
+  for (uint8_t q : row.q) out->codes.push_back(static_cast<int16_t>(q - format.zero()));
+  for (int64_t g = 0; g < out->k_padded / format.group; ++g) {
+    const GroupScale s = group_scale(format, row, g);
+    out->scale.push_back(s.scale);
+    out->minimum.push_back(s.min);
+  }
+}
+
+// Blocks of a weight may lie on several grids; their groups have one size.
+LinearWeights load_groups(const Scheme& scheme, const Weight& weight, const TensorSource& source) {
+  LinearWeights out;
+  WeightBlock block;
+  for (int64_t row = 0; row < weight.n; row += kBlockN) {
+    const GroupFormat format = block_format(scheme, weight, source, row).groups;
+    out.group = format.group;
+    out.k_padded = format.padded_k(weight.k);
+    read_weight_block(source, weight, format, row, &block);
+    for (int64_t r = 0; r < std::min(kBlockN, weight.n - row); ++r) {
+      append_group_row(format, block[static_cast<size_t>(r)], &out);
+    }
+  }
+  return out;
+}
+
+LinearWeights load_linear(const Weight& weight, const TensorSource& source, const Scheme& scheme) {
+  const auto load = [&]() -> LinearWeights {
+    switch (block_format(scheme, weight, source, 0).kind) {
+      case WeightFormat::Kind::f32:
+        return load_f32(weight, source);
+      case WeightFormat::Kind::row_int8:
+        return load_s8(weight, source);
+      case WeightFormat::Kind::groups:
+        return load_groups(scheme, weight, source);
+    }
+    fail(ErrorCode::internal, "weight {}: unknown format", weight.name);
+  };
+  LinearWeights out = load();
+  out.n = weight.n;
+  out.k = weight.k;
+  return out;
+}
+
 int64_t linear_bytes(const LinearWeights& w) {
-  return static_cast<int64_t>(w.f32.size() * 4 + w.s8.size() + w.scale.size() * 4);
+  return static_cast<int64_t>(w.f32.size() * 4 + w.s8.size() + w.codes.size() * 2 +
+                              (w.scale.size() + w.minimum.size()) * 4);
 }
 
 class ReferencePlan final : public Plan {
@@ -151,15 +196,14 @@ class ReferencePlan final : public Plan {
 class ReferenceBackend final : public Backend {
  public:
   explicit ReferenceBackend(const BackendOptions& options)
-      : numerics_(options.numerics), kv_as_bf16_(options.kv_as_bf16) {}
+      : scheme_(options.scheme), kv_as_bf16_(options.kv_as_bf16) {}
 
   BackendInfo info() const override {
     BackendInfo info;
     info.name = "reference";
     info.isa = {"reference"};
     info.isa_used = "reference";
-    info.notes = {numerics_ == Numerics::fp32 ? "fp32 weights and activations"
-                                              : "exact-integer W8A8"};
+    info.notes = {fmt::format("plain loops, scheme {}", to_string(scheme_))};
     return info;
   }
 
@@ -172,7 +216,7 @@ class ReferenceBackend final : public Backend {
     for (size_t i = 0; i < graph.weights.size(); ++i) {
       const Weight& weight = graph.weights[i];
       if (weight.role == WeightRole::linear) {
-        out->linears[i] = load_linear(weight, *source, numerics_);
+        out->linears[i] = load_linear(weight, *source, scheme_);
         out->total_bytes += linear_bytes(out->linears[i]);
       } else if (weight.role == WeightRole::vector) {
         out->vectors[i].resize(static_cast<size_t>(weight.k));
@@ -200,7 +244,7 @@ class ReferenceBackend final : public Backend {
   }
 
  private:
-  Numerics numerics_;
+  Scheme scheme_;
   bool kv_as_bf16_;
 };
 

@@ -7,8 +7,9 @@
 
 namespace qllm::reference {
 
-/// Numerics fp32: float32 weights, activations and KV. Numerics w8a8: weights and activations of
-/// each linear quantized by quant/int8.h, sums exact; all else float32.
+/// Scheme fp32: float32 weights, activations and KV. int8: weights and activations of each linear
+/// quantized by quant/int8.h. int4 and keep: by quant/group_quant.h, or as the file has them. Integer
+/// sums are exact, those of groups added up in double; all else float32.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace qllm::reference

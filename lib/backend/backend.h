@@ -49,12 +49,6 @@ void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t 
 /// All elements of a `vector` weight, its parts laid end to end, out [weight.k].
 void read_weight_vector(const TensorSource& source, const Weight& weight, float* out);
 
-/// How linears are computed.
-enum class Numerics : uint8_t {
-  fp32,  ///< float32 weights and activations (reference backend only)
-  w8a8,  ///< int8 weights per channel, int8 activations per token, exact int32 sums
-};
-
 /// How keys and values are cached.
 enum class KvFormat : uint8_t {
   bf16,
@@ -62,10 +56,10 @@ enum class KvFormat : uint8_t {
 };
 
 struct BackendOptions {
-  int threads = 0;   // workers; 0: one per physical core that the process may use
-  std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use
-  std::string isa;   // kernel tier by name; empty: the best that the machine has
-  Numerics numerics = Numerics::w8a8;
+  int threads = 0;          // workers; 0: one per physical core that the process may use
+  std::string cpus;         // CPU list such as "0-3,8"; empty: all that the process may use
+  std::string isa;          // kernel tier by name; empty: the best that the machine has
+  Scheme scheme;            // how weights and activations are stored; fp32: reference only
   bool kv_as_bf16 = false;  // reference only: keys and values rounded to what the cpu stores
   bool large_pages = true;  // ask for transparent large pages for weights and KV
   LogFn log;

@@ -16,16 +16,9 @@ namespace {
 
 constexpr int64_t kMaxBatchTokens = 1 << 16;
 
-Numerics choose_numerics(const OpenOptions& options) {
-  const bool is_reference = options.device == "reference";
-  if (options.scheme.empty()) return is_reference ? Numerics::fp32 : Numerics::w8a8;
-  if (options.scheme == "int8") return Numerics::w8a8;
-  if (options.scheme == "fp32") return Numerics::fp32;
-  constexpr std::string_view kLater[] = {"int4-g32", "int4-g64", "int4-g128", "keep"};
-  const bool is_later =
-      std::find(std::begin(kLater), std::end(kLater), options.scheme) != std::end(kLater);
-  fail(is_later ? ErrorCode::unsupported : ErrorCode::invalid_argument,
-       "scheme {}: this version knows int8, and fp32 on the reference", options.scheme);
+Scheme choose_scheme(const OpenOptions& options) {
+  if (!options.scheme.empty()) return parse_scheme(options.scheme);
+  return {options.device == "reference" ? SchemeKind::fp32 : SchemeKind::int8};
 }
 
 std::string tokenizer_name(const Vocab& vocab) {
@@ -72,7 +65,7 @@ BackendOptions backend_options(const OpenOptions& options) {
   b.threads = options.threads;
   b.cpus = options.cpus;
   b.isa = options.isa;
-  b.numerics = choose_numerics(options);
+  b.scheme = choose_scheme(options);
   b.large_pages = options.large_pages;
   if (options.log) {
     b.log = [log = options.log](LogLevel level, std::string_view line) {

@@ -33,6 +33,13 @@ WeightId GraphBuilder::linear_weight(std::string name, int64_t n, int64_t k,
   return static_cast<WeightId>(graph_.weights.size()) - 1;
 }
 
+WeightId GraphBuilder::lm_head_weight(std::string name, int64_t n, int64_t k,
+                                      std::vector<RowSpan> rows) {
+  const WeightId id = linear_weight(std::move(name), n, k, std::move(rows));
+  graph_.weights.back().lm_head = true;
+  return id;
+}
+
 WeightId GraphBuilder::embedding_weight(const std::string& tensor, int64_t n, int64_t k) {
   graph_.weights.push_back({tensor, WeightRole::embedding, n, k, {{tensor, 0, 0, n}}});
   return static_cast<WeightId>(graph_.weights.size()) - 1;

@@ -13,6 +13,8 @@ class GraphBuilder {
  public:
   /// Declares a linear weight W[n, k] made of row spans of model tensors.
   WeightId linear_weight(std::string name, int64_t n, int64_t k, std::vector<RowSpan> rows);
+  /// The same, of the linear whose outputs are the logits.
+  WeightId lm_head_weight(std::string name, int64_t n, int64_t k, std::vector<RowSpan> rows);
   /// Declares a table [n, k] that is the tensor of that name.
   WeightId embedding_weight(const std::string& tensor, int64_t n, int64_t k);
   /// Declares a float32 vector [k]: a tensor, or several laid end to end.

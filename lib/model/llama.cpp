@@ -127,7 +127,7 @@ class LlamaBuilder {
   WeightId lm_head() {
     const std::string tensor =
         c_.tied_lm_head && !rotations_.residual ? "token_embd.weight" : "output.weight";
-    return b_.linear_weight("lm_head", c_.vocab_size, c_.d_model, {{tensor, 0, 0, c_.vocab_size}});
+    return b_.lm_head_weight("lm_head", c_.vocab_size, c_.d_model, {{tensor, 0, 0, c_.vocab_size}});
   }
 
   const ModelConfig& c_;

@@ -1,4 +1,4 @@
-// The cpu backend against the reference in the same numerics, on whole tiny models: int32 sums are
+// The cpu backend against the reference under the same scheme, on whole tiny models: int32 sums are
 // equal and both round keys and values to bf16, so the two differ by float rounding only.
 #include <doctest/doctest.h>
 
@@ -110,7 +110,7 @@ TEST_CASE("cpu plan: equals the exact-integer reference on every tier") {
   constexpr double kBound = 0.002;
   for (const Shape& shape : kShapes) {
     qllm::BackendOptions reference;
-    reference.numerics = qllm::Numerics::w8a8;
+    reference.scheme = {qllm::SchemeKind::int8};
     reference.kv_as_bf16 = true;
     Machine oracle("reference", reference, shape, {64, 64});
     const auto ids = some_ids(40, shape.vocab);
