@@ -15,21 +15,19 @@ constexpr int64_t kMaxGroup = 128;
 constexpr int kLanes = 8;  // independent partial sums, so that the compiler may use vectors
 constexpr float kLargestHalf = 65504.0F;
 
-/// The values of one group, made finite; a last group cut short is filled with its first value,
-/// which changes neither minimum nor maximum.
+/// The values of one group, made finite.
 struct Group {
   std::array<float, kMaxGroup> v;
   int64_t size = 0;
 };
 
-Group read_group(const float* x, int64_t count, int64_t size) {
+Group read_group(const float* x, int64_t size) {
   Group g;
   g.size = size;
   for (int64_t i = 0; i < size; ++i) {
-    const float value = x[i < count ? i : 0];
-    const float low = value > -kLargestHalf ? value : -kLargestHalf;
+    const float low = x[i] > -kLargestHalf ? x[i] : -kLargestHalf;
     const float cut = low < kLargestHalf ? low : kLargestHalf;
-    g.v[static_cast<size_t>(i)] = std::isnan(value) ? 0.0F : cut;
+    g.v[static_cast<size_t>(i)] = std::isnan(x[i]) ? 0.0F : cut;
   }
   return g;
 }
@@ -60,14 +58,17 @@ float sum_lanes(const std::array<float, kLanes>& lanes) {
 
 float squared_error(const Group& g, const Grid& grid) {
   const float inv = inverse(grid.scale);
+  const auto square = [&](float v) {
+    const float e = nearest_code(v, grid, inv) * grid.scale + grid.min - v;
+    return e * e;
+  };
   std::array<float, kLanes> lanes{};
-  for (int64_t i = 0; i < g.size; i += kLanes) {
-    for (size_t j = 0; j < kLanes; ++j) {
-      const float v = g.v[static_cast<size_t>(i) + j];
-      const float e = nearest_code(v, grid, inv) * grid.scale + grid.min - v;
-      lanes[j] += e * e;
-    }
+  const auto size = static_cast<size_t>(g.size);
+  const size_t whole = size - size % kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) lanes[j] += square(g.v[i + j]);
   }
+  for (size_t i = whole; i < size; ++i) lanes[0] += square(g.v[i]);
   return sum_lanes(lanes);
 }
 
@@ -81,10 +82,41 @@ Grid rounded(Grid grid) {
   return grid;
 }
 
+/// The first of the candidates whose error is least.
+class BestGrid {
+ public:
+  BestGrid(const Group& group, const Grid& first)
+      : group_(group), best_(first), error_(squared_error(group, first)) {}
+  void offer(const Grid& grid) {
+    const float error = squared_error(group_, grid);
+    if (error < error_) {
+      error_ = error;
+      best_ = grid;
+    }
+  }
+  const Grid& grid() const { return best_; }
+
+ private:
+  const Group& group_;
+  Grid best_;
+  float error_;
+};
+
+// Few codes: leaving the outermost values out makes the steps for all others finer.
+constexpr std::array<float, 3> kShrink = {0.95F, 0.9F, 0.85F};
+
+// The whole range; 4 bits: or a part of it about the same centre.
 Grid fit_with_min(const Group& g, int bits) {
   const auto [low, high] = std::minmax_element(g.v.begin(), g.v.begin() + g.size);
   const auto top = static_cast<float>((1 << bits) - 1);
-  return rounded({0.0F, top, (*high - *low) / top, *low});
+  const float range = *high - *low;
+  const Grid whole = rounded({0.0F, top, range / top, *low});
+  if (bits == 8) return whole;
+  BestGrid best(g, whole);
+  for (float part : kShrink) {
+    best.offer(rounded({0.0F, top, part * range / top, *low + 0.5F * (1.0F - part) * range}));
+  }
+  return best.grid();
 }
 
 float value_of_largest_magnitude(const Group& g) {
@@ -97,16 +129,19 @@ float value_of_largest_magnitude(const Group& g) {
 }
 
 // 8 bits: -127..127. 4 bits: -8..7, the end of the longer side on the value farthest from 0, so
-// that the scale may be negative.
+// that the scale may be negative; or on a part of it; or the end of the shorter side.
 Grid fit_symmetric(const Group& g, int bits) {
   const float most = value_of_largest_magnitude(g);
   if (bits == 8) return rounded({-127.0F, 127.0F, std::fabs(most) / 127.0F, 0.0F});
-  return rounded({-8.0F, 7.0F, most / -8.0F, 0.0F});
+  BestGrid best(g, rounded({-8.0F, 7.0F, most / -8.0F, 0.0F}));
+  for (float part : kShrink) best.offer(rounded({-8.0F, 7.0F, part * most / -8.0F, 0.0F}));
+  best.offer(rounded({-8.0F, 7.0F, most / 7.0F, 0.0F}));
+  return best.grid();
 }
 
-void write_codes(const Group& g, const Grid& grid, int32_t zero, int64_t count, uint8_t* q) {
+void write_codes(const Group& g, const Grid& grid, int32_t zero, uint8_t* q) {
   const float inv = inverse(grid.scale);
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < g.size; ++i) {
     const float code = nearest_code(g.v[static_cast<size_t>(i)], grid, inv);
     q[i] = static_cast<uint8_t>(static_cast<int32_t>(code) + zero);
   }
@@ -140,11 +175,11 @@ void quantize_group_row(const GroupFormat& format, const float* x, int64_t k, Gr
   for (int64_t begin = 0; begin < k; begin += format.group) {
     const auto index = static_cast<size_t>(begin / format.group);
     const int64_t count = std::min<int64_t>(format.group, k - begin);
-    const Group g = read_group(x + begin, count, format.group);
+    const Group g = read_group(x + begin, count);
     const Grid grid = has_min ? fit_with_min(g, format.bits) : fit_symmetric(g, format.bits);
     out->scale[index] = float_to_half(grid.scale);
     if (has_min) out->min[index] = float_to_half(grid.min);
-    write_codes(g, grid, format.zero(), count, out->q.data() + begin);
+    write_codes(g, grid, format.zero(), out->q.data() + begin);
   }
 }
 

@@ -151,7 +151,7 @@ TEST_CASE("cpu plan: steps on both sides of what a worker quantizes for itself")
   constexpr double kBound = 0.002;
   for (const Shape& shape : kShapes) {
     qllm::BackendOptions exact;
-    exact.numerics = qllm::Numerics::w8a8;
+    exact.scheme = {qllm::SchemeKind::int8};
     exact.kv_as_bf16 = true;
     Machine oracle("reference", exact, shape, {32, 32});
     for (int threads : {1, 2, 3}) {

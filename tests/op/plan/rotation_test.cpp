@@ -87,10 +87,10 @@ struct Opened {
         config(config_from_gguf(*file)) {}
 };
 
-BackendOptions numerics(Numerics n) {
+BackendOptions with_scheme(SchemeKind kind) {
   BackendOptions options;
-  options.numerics = n;
-  options.kv_as_bf16 = n == Numerics::w8a8;
+  options.scheme = {kind};
+  options.kv_as_bf16 = kind == SchemeKind::int8;
   return options;
 }
 
@@ -104,7 +104,7 @@ TEST_CASE("rotation: the float graph stays as it is, each rotation alone and all
     const Opened model(c.options);
     const Rotations all = llama_rotations(model.config);
     CHECK(all == c.expected);
-    const BackendOptions fp32 = numerics(Numerics::fp32);
+    const BackendOptions fp32 = with_scheme(SchemeKind::fp32);
     const auto plain = logits_of("reference", fp32, model.config, {}, model.source);
     for (const Rotations& r : {Rotations{all.residual, false, false},
                                {false, all.heads, false},
@@ -124,7 +124,7 @@ TEST_CASE("rotation: W8A8 on the cpu equals the exact-integer reference") {
     CAPTURE(c.name);
     const Opened model(c.options);
     const Rotations all = llama_rotations(model.config);
-    const BackendOptions w8a8 = numerics(Numerics::w8a8);
+    const BackendOptions w8a8 = with_scheme(SchemeKind::int8);
     const auto expected = logits_of("reference", w8a8, model.config, all, model.source);
     for (const int threads : {1, 2, 3}) {
       BackendOptions options = w8a8;
