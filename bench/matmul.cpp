@@ -2,7 +2,8 @@
 // percent of the read bandwidth that the same run measures. Each thread owns a share of N, as in a
 // step; the weights of a case are at least --bytes, so that they come from memory.
 //
-//   bench/matmul [--json] [--repeat N] [--threads N] [any flag of Google Benchmark]
+//   bench/matmul [--json] [--repeat N] [--threads N] [--m M,M,...] [--shape N,K] [any flag of
+//   Google Benchmark]
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -12,11 +13,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
 #include "kernels/vec.h"
-#include "onednn/onednn_linear.h"
+#include "onednn/onednn_tiles.h"
 #include "quant/packing.h"
 
 namespace {
@@ -77,10 +79,19 @@ Shard shard_of(const Case& c, int thread, int threads) {
   return {begin * kBlockN, (blocks * (thread + 1) / threads - begin) * kBlockN};
 }
 
+/// Outputs that one call computes, as a step does (backends/cpu/ops/linear.cpp): their sums stay in
+/// L2 until the epilogue.
+int64_t tile_columns(const Case& c) {
+  constexpr int64_t kTileBytes = 128 * 1024;
+  return std::max(kBlockN, kTileBytes / 4 / c.m / kBlockN * kBlockN);
+}
+
 template <typename Run>
-void measure(benchmark::State& state, const Arena& arena, const Case& c, const Run& run) {
+void measure(benchmark::State& state, const Arena& arena, const Case& c, int64_t columns,
+             const Run& run) {
   const auto x = allocate<uint8_t>(c.m * c.k);
-  const auto acc = allocate<int32_t>(c.m * c.n);
+  std::vector<Buffer<int32_t>> acc;
+  for (int t = 0; t < arena.threads; ++t) acc.push_back(allocate<int32_t>(c.m * columns));
   for (int64_t i = 0; i < c.m * c.k; ++i) x.get()[i] = static_cast<uint8_t>(i * 7);
   const auto start = std::chrono::steady_clock::now();
   for (auto _ : state) {
@@ -90,7 +101,11 @@ void measure(benchmark::State& state, const Arena& arena, const Case& c, const R
       const Shard s = shard_of(c, thread, arena.threads);
       for (int64_t layer = 0; layer < c.layers(); ++layer) {
         const int8_t* w = arena.weights.get() + layer * c.n * c.k + s.begin * c.k;
-        run(thread, cpu::DotArgs{x.get(), w, acc.get() + s.begin, c.m, s.count, c.k, c.k, c.n});
+        for (int64_t n = 0; n < s.count; n += columns) {
+          const int64_t count = std::min(columns, s.count - n);
+          run(thread, cpu::DotArgs{x.get(), w + n * c.k, acc[static_cast<size_t>(thread)].get(),
+                                   c.m, count, c.k, c.k, count});
+        }
       }
     }
   }
@@ -105,19 +120,17 @@ void measure(benchmark::State& state, const Arena& arena, const Case& c, const R
 
 void bench_kernel(benchmark::State& state, const Arena& arena, const cpu::DotKernel& kernel,
                   const Case& c) {
-  measure(state, arena, c, [&](int, const cpu::DotArgs& args) { kernel.run(args); });
+  measure(state, arena, c, tile_columns(c),
+          [&](int, const cpu::DotArgs& args) { kernel.run(args); });
 }
 
 void bench_onednn(benchmark::State& state, const Arena& arena, const Case& c) {
-  std::vector<cpu::OnednnLinear> linears;
+  cpu::OnednnTiles tiles(arena.threads, c.m);
   for (int t = 0; t < arena.threads; ++t) {
-    const std::array<int64_t, 1> counts{c.m};
-    linears.emplace_back(cpu::OnednnShape{shard_of(c, t, arena.threads).count, c.k, c.k, c.n},
-                         counts);
+    tiles.prepare(shard_of(c, t, arena.threads).count, c.k, c.k);
   }
-  state.SetLabel(linears[0].implementation(c.m));
-  measure(state, arena, c, [&](int thread, const cpu::DotArgs& args) {
-    if (!linears[static_cast<size_t>(thread)].run(args)) std::abort();
+  measure(state, arena, c, cpu::kOnednnColumns, [&](int thread, const cpu::DotArgs& args) {
+    if (!tiles.run(args, thread)) std::abort();
   });
 }
 
@@ -138,8 +151,21 @@ void register_case(const Arena& arena, const Case& c) {
   }
 }
 
+struct Cases {
+  std::vector<int64_t> tokens = {1, 2, 4, 6, 8, 12, 16, 32, 64, 512};
+  std::vector<std::array<int64_t, 2>> shapes = {{4096, 4096}, {14336, 4096}, {1536, 576}};
+};
+
+/// "1,2,16" as numbers; what is no number ends the program (an exception of std::stoll).
+std::vector<int64_t> numbers(const std::string& list) {
+  std::vector<int64_t> out;
+  std::istringstream in(list);
+  for (std::string part; std::getline(in, part, ',');) out.push_back(std::stoll(part));
+  return out;
+}
+
 /// The flags of all our benches, in Google Benchmark's own terms; the rest is passed on.
-std::vector<std::string> translate(int argc, char** argv, int* threads) {
+std::vector<std::string> translate(int argc, char** argv, int* threads, Cases* cases) {
   std::vector<std::string> out;
   for (int i = 0; i < argc; ++i) {
     const std::string arg = argv[i];
@@ -154,6 +180,11 @@ std::vector<std::string> translate(int argc, char** argv, int* threads) {
       out.push_back("--benchmark_repetitions=" + n);
     } else if (const std::string t = value("--threads"); !t.empty()) {
       *threads = std::max(1, std::atoi(t.c_str()));
+    } else if (const std::string m = value("--m"); !m.empty()) {
+      cases->tokens = numbers(m);
+    } else if (const std::string nk = value("--shape"); !nk.empty()) {
+      const auto pair = numbers(nk);
+      cases->shapes = {{pair.at(0), pair.at(1)}};
     } else {
       out.push_back(arg);
     }
@@ -165,17 +196,16 @@ std::vector<std::string> translate(int argc, char** argv, int* threads) {
 
 int main(int argc, char** argv) {
   int threads = omp_get_max_threads();
-  std::vector<std::string> args = translate(argc, argv, &threads);
+  Cases cases;
+  std::vector<std::string> args = translate(argc, argv, &threads, &cases);
   std::vector<char*> pointers;
   for (std::string& arg : args) pointers.push_back(arg.data());
   int count = static_cast<int>(pointers.size());
   benchmark::Initialize(&count, pointers.data());
   if (benchmark::ReportUnrecognizedArguments(count, pointers.data())) return 2;
   const Arena arena(threads);
-  for (const int64_t m : {1, 2, 4, 6, 8, 12, 16, 32, 64, 512}) {
-    for (const auto& [n, k] : {std::array<int64_t, 2>{4096, 4096}, {14336, 4096}, {1536, 576}}) {
-      register_case(arena, {m, n, k});
-    }
+  for (const int64_t m : cases.tokens) {
+    for (const auto& [n, k] : cases.shapes) register_case(arena, {m, n, k});
   }
   benchmark::RunSpecifiedBenchmarks();
   return 0;

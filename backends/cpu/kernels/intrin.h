@@ -3,3 +3,18 @@
 #pragma once
 
 #include <immintrin.h>
+
+namespace qllm::cpu {
+namespace {
+
+/// Ends a statement such as `sum = _mm256_add_epi32(sum, product)` for the compiler: the sum is in
+/// a register here. Integer sums may be regrouped, and gcc 12 does: it adds the products of an
+/// unrolled step first, runs out of registers and keeps every sum in memory (measured on AVX2: 63
+/// instead of 80 GMAC/s).
+template <typename Vector>
+__attribute__((always_inline)) inline void pin(Vector& sum) {
+  __asm__("" : "+x"(sum));
+}
+
+}  // namespace
+}  // namespace qllm::cpu

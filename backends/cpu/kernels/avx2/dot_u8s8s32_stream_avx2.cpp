@@ -6,6 +6,11 @@
 //   xe   = x & 0x00ff00ff = {x0, x2},  xo  = x >>l 8 = {x1, x3}      as pairs of u16
 //   acc += vpmaddwd(even, xe) + vpmaddwd(odd, xo)                    |each| <= 2 * 255 * 128
 // Three shifts per line half serve all tokens of a tile; a token costs two vpmaddwd and two vpaddd.
+//
+// Up to kStreams block columns are read by turns, a piece of each, so that as many streams are on
+// their way from memory at once. Tiles take a piece in strips of a few outputs, so its lines are
+// asked for in an order that no hardware foresees: while a piece is multiplied, the one that comes
+// two turns later is prefetched line by line, front to back.
 #include "kernels/dot.h"
 #include "kernels/intrin.h"
 
@@ -14,14 +19,15 @@ namespace {
 
 constexpr int64_t kOutputs = 64;  // of a block
 constexpr int64_t kRun = 256;     // bytes: 64 outputs x 4 inputs
-constexpr int64_t kChunkK = 64;   // inputs whose weights (4 KiB) stay in L1 between tiles
-constexpr int64_t kSteps = kChunkK / 4;
-constexpr int64_t kAhead = 8192;  // bytes that the prefetch runs ahead of the stream
-constexpr int64_t kStreams = 4;   // block columns read by turns for M = 1
-constexpr int64_t kGroups = 1;    // groups of four inputs of a column in one turn
-constexpr int64_t kMaxTile = 6;   // tokens that share the decoding of a line
+constexpr int64_t kPieceK = 64;   // inputs whose weights (4 KiB) stay in L1 between tiles
+constexpr int64_t kSteps = kPieceK / 4;
+constexpr int64_t kAhead = 2;       // pieces that the prefetch runs ahead: 8 KiB
+constexpr int64_t kStreams = 4;     // block columns read by turns
+constexpr int64_t kGroups = 1;      // groups of four inputs of a column in one turn of M = 1
+constexpr int64_t kMaxTile = 6;     // tokens that share the decoding of a line
+constexpr int64_t kMaxTokens = 48;  // tokens whose expanded x of a piece is kept: 6 KiB
 
-/// x of a chunk, as the pairs that vpmaddwd wants: even then odd, four inputs a step.
+/// x of a piece, as the pairs that vpmaddwd wants: even then odd, four inputs a step.
 struct alignas(32) Pairs {
   uint32_t even[kSteps];
   uint32_t odd[kSteps];
@@ -38,9 +44,11 @@ inline void expand(const uint8_t* x, Pairs* pairs) {
 
 inline __m256i broadcast(const uint32_t* p) { return _mm256_set1_epi32(static_cast<int32_t>(*p)); }
 
-/// acc[M][8 * kLines] (+)= x[M][64] . w for 8 * kLines outputs of a chunk.
+/// acc[M][8 * kLines] (+)= x[M][64] . w for 8 * kLines outputs of a piece. Meanwhile brings as many
+/// lines from `ahead` on as it reads itself.
 template <int kTokens, int kLines, bool kPrefetch>
-inline void tile(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldacc, bool first) {
+inline void tile(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldacc, bool first,
+                 const int8_t* ahead) {
   __m256i sum[kTokens][kLines];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
@@ -54,8 +62,8 @@ inline void tile(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldac
     const int8_t* run = w + s * kRun;
     if constexpr (kPrefetch) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kLines / 2; ++i) {  // these outputs' lines of a later chunk
-        _mm_prefetch(reinterpret_cast<const char*>(run + kAhead + 64 * i), _MM_HINT_T0);
+      for (int i = 0; i < kLines / 2; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(ahead + (s * kLines + 2 * i) * 32), _MM_HINT_T0);
       }
     }
     __m256i even[kLines];
@@ -73,7 +81,9 @@ inline void tile(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldac
 #pragma GCC unroll 8
       for (int l = 0; l < kLines; ++l) {
         sum[t][l] = _mm256_add_epi32(sum[t][l], _mm256_madd_epi16(even[l], xe));
+        pin(sum[t][l]);
         sum[t][l] = _mm256_add_epi32(sum[t][l], _mm256_madd_epi16(odd[l], xo));
+        pin(sum[t][l]);
       }
     }
   }
@@ -86,29 +96,31 @@ inline void tile(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldac
   }
 }
 
-/// All 64 outputs of a chunk for kTokens tokens, kLines line halves at a time.
+/// All 64 outputs of a piece for kTokens tokens, kLines line halves at a time.
 template <int kTokens, int kLines, bool kPrefetch>
-inline void chunk(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldacc, bool first) {
+inline void piece(const Pairs* pairs, const int8_t* w, int32_t* acc, int64_t ldacc, bool first,
+                  const int8_t* ahead) {
   for (int o = 0; o < kOutputs; o += 8 * kLines) {
-    tile<kTokens, kLines, kPrefetch>(pairs, w + 4 * o, acc + o, ldacc, first);
+    tile<kTokens, kLines, kPrefetch>(pairs, w + 4 * o, acc + o, ldacc, first,
+                                     ahead + o / 8 * kSteps * 32);
   }
 }
 
-using ChunkFn = void (*)(const Pairs*, const int8_t*, int32_t*, int64_t, bool);
+using PieceFn = void (*)(const Pairs*, const int8_t*, int32_t*, int64_t, bool, const int8_t*);
 
 // M = 1 has a loop of its own, and tiles of nearly equal size never leave one token over.
 // Registers: kTokens * kLines sums, two for x, up to two for each line half. Only the first tile of
-// a chunk prefetches: one line a step, evenly spread.
-constexpr ChunkFn kFirst[kMaxTile + 1] = {nullptr,           nullptr,           chunk<2, 4, true>,
-                                          chunk<3, 2, true>, chunk<4, 2, true>, chunk<5, 2, true>,
-                                          chunk<6, 2, true>};
-constexpr ChunkFn kRest[kMaxTile + 1] = {nullptr,
+// a piece prefetches.
+constexpr PieceFn kFirst[kMaxTile + 1] = {nullptr,           piece<1, 4, true>, piece<2, 4, true>,
+                                          piece<3, 2, true>, piece<4, 2, true>, piece<5, 2, true>,
+                                          piece<6, 2, true>};
+constexpr PieceFn kRest[kMaxTile + 1] = {nullptr,
                                          nullptr,
-                                         chunk<2, 4, false>,
-                                         chunk<3, 2, false>,
-                                         chunk<4, 2, false>,
-                                         chunk<5, 2, false>,
-                                         chunk<6, 2, false>};
+                                         piece<2, 4, false>,
+                                         piece<3, 2, false>,
+                                         piece<4, 2, false>,
+                                         piece<5, 2, false>,
+                                         piece<6, 2, false>};
 
 /// sums += x[0, 4 kGroups) . w for the 64 outputs of one block column.
 inline void visit_one(const uint8_t* x, const int8_t* w, int32_t* acc) {
@@ -136,23 +148,68 @@ inline void visit_one(const uint8_t* x, const int8_t* w, int32_t* acc) {
   for (int l = 0; l < 8; ++l) _mm256_store_si256(reinterpret_cast<__m256i*>(acc + 8 * l), sum[l]);
 }
 
-/// M = 1: up to kStreams block columns by turns, 256 bytes each, so that as many streams are on
-/// their way from memory at once; their sums wait in L1 meanwhile. Measured against reading alone:
-/// 0.95 to 0.98, one stream with prefetches 0.75 to 0.89 (docs/performance.md).
-void run_one(const DotArgs& args) {
+/// Calls run(first, last) for groups of up to kStreams block columns.
+template <typename Run>
+inline void by_turns(const DotArgs& args, const Run& run) {
   const int64_t columns = args.n / kOutputs;
   const int64_t turns = (columns + kStreams - 1) / kStreams;
-  for (int64_t i = 0; i < turns; ++i) {
-    const int64_t first = columns * i / turns;
-    const int64_t last = columns * (i + 1) / turns;
-    for (int64_t o = first * kOutputs; o < last * kOutputs; o += 8) {
-      _mm256_store_si256(reinterpret_cast<__m256i*>(args.acc + o), _mm256_setzero_si256());
+  for (int64_t i = 0; i < turns; ++i) run(columns * i / turns, columns * (i + 1) / turns);
+}
+
+/// M = 1: 256 bytes of a column in a turn, its sums wait in L1 meanwhile. Measured against reading
+/// alone: 0.95 to 0.98, one stream with prefetches 0.75 to 0.89 (docs/performance.md).
+inline void run_one(const DotArgs& args, int64_t first, int64_t last) {
+  for (int64_t o = first * kOutputs; o < last * kOutputs; o += 8) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(args.acc + o), _mm256_setzero_si256());
+  }
+  for (int64_t k = 0; k < args.k; k += 4 * kGroups) {
+    for (int64_t c = first; c < last; ++c) {
+      const int8_t* w = args.w + c * kOutputs * args.k + k * kOutputs;
+      visit_one(args.x + k, w, args.acc + c * kOutputs);
     }
-    for (int64_t k = 0; k < args.k; k += 4 * kGroups) {
-      for (int64_t c = first; c < last; ++c) {
-        const int8_t* w = args.w + c * kOutputs * args.k + k * kOutputs;
-        visit_one(args.x + k, w, args.acc + c * kOutputs);
-      }
+  }
+}
+
+/// Block columns [first, last) by turns: the weights of piece `i` in that order, and where they
+/// are read.
+struct Turns {
+  const DotArgs& args;
+  int64_t first;
+  int64_t last;
+
+  const int8_t* weights(int64_t i) const {
+    const int64_t width = last - first;
+    const int64_t k = i / width * kPieceK;
+    if (k < args.k) return block(first + i % width, k);
+    return block(last + i % width, 0);  // the turn that follows; past the end it is only prefetched
+  }
+  const int8_t* block(int64_t column, int64_t k) const {
+    return args.w + column * kOutputs * args.k + k * kOutputs;
+  }
+};
+
+/// All tokens against one piece, in tiles of nearly equal size: 7 = 4 + 3.
+inline void visit(const DotArgs& args, const Pairs* pairs, const int8_t* w, int64_t column,
+                  bool first, const int8_t* ahead) {
+  const int64_t tiles = (args.m + kMaxTile - 1) / kMaxTile;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t m = args.m * i / tiles;
+    const int64_t tokens = args.m * (i + 1) / tiles - m;
+    const PieceFn* fns = i == 0 ? kFirst : kRest;
+    fns[tokens](pairs + m, w, args.acc + m * args.ldacc + column * kOutputs, args.ldacc, first,
+                ahead);
+  }
+}
+
+/// Up to kMaxTokens tokens.
+inline void run_tokens(const DotArgs& args, int64_t first, int64_t last) {
+  Pairs pairs[kMaxTokens];
+  const Turns turns = {args, first, last};
+  int64_t i = 0;
+  for (int64_t k = 0; k < args.k; k += kPieceK) {
+    for (int64_t t = 0; t < args.m; ++t) expand(args.x + t * args.ldx + k, &pairs[t]);
+    for (int64_t c = first; c < last; ++c, ++i) {
+      visit(args, pairs, turns.block(c, k), c, k == 0, turns.weights(i + kAhead));
     }
   }
 }
@@ -160,20 +217,15 @@ void run_one(const DotArgs& args) {
 }  // namespace
 
 void dot_u8s8s32_n64k4_stream(const DotArgs& args) noexcept {
-  if (args.m == 1) return run_one(args);
-  const int64_t tiles = (args.m + kMaxTile - 1) / kMaxTile;
-  Pairs pairs[kMaxTile];
-  for (int64_t n = 0; n < args.n; n += kOutputs) {
-    for (int64_t k = 0; k < args.k; k += kChunkK) {
-      const int8_t* w = args.w + n * args.k + k * kOutputs;
-      for (int64_t i = 0; i < tiles; ++i) {  // tiles of nearly equal size: 7 = 4 + 3
-        const int64_t m = args.m * i / tiles;
-        const int64_t tokens = args.m * (i + 1) / tiles - m;
-        for (int64_t t = 0; t < tokens; ++t) expand(args.x + (m + t) * args.ldx + k, &pairs[t]);
-        const ChunkFn* fns = i == 0 ? kFirst : kRest;
-        fns[tokens](pairs, w, args.acc + m * args.ldacc + n, args.ldacc, k == 0);
-      }
-    }
+  if (args.m == 1) {
+    return by_turns(args, [&](int64_t first, int64_t last) { run_one(args, first, last); });
+  }
+  for (int64_t m = 0; m < args.m; m += kMaxTokens) {
+    DotArgs part = args;
+    part.x += m * args.ldx;
+    part.acc += m * args.ldacc;
+    part.m = args.m - m < kMaxTokens ? args.m - m : kMaxTokens;
+    by_turns(part, [&](int64_t first, int64_t last) { run_tokens(part, first, last); });
   }
 }
 

@@ -11,6 +11,13 @@
 #include <simde/x86/avx512/setzero.h>
 #include <simde/x86/avx512/storeu.h>
 
+namespace qllm::cpu {
+namespace {
+template <typename Vector>
+inline void pin(Vector& /*sum*/) {}
+}  // namespace
+}  // namespace qllm::cpu
+
 // SIMDe has AVX-512's form of the instruction; AVX-VNNI's computes the same.
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(src, a, b) simde_mm256_dpbusd_epi32(src, a, b)
