@@ -10,6 +10,7 @@
 #include "kernels/amx/tiles.h"
 #include "kernels/dot.h"
 #include "kernels/intrin.h"
+#include "kernels/turns.h"
 
 namespace qllm::cpu::amx {
 namespace {
@@ -19,7 +20,6 @@ constexpr int64_t kRun = 256;     // bytes: 64 outputs x 4 inputs
 constexpr int64_t kStep = 64;     // inputs of a tile of x
 constexpr int64_t kStepBytes = kStep * kOutputs;
 constexpr int64_t kPieceSteps = 4;  // 16 KiB: this piece and the next one fit in a 48 KiB L1
-constexpr int64_t kStreams = 4;     // block columns read by turns
 constexpr int64_t kMaxRows = 16;    // tokens of a tile
 
 // Tiles 0 to 3 hold sums, 4 holds x, 5 to 7 weights.
@@ -84,22 +84,14 @@ inline void visit(const Piece& piece, int64_t ldx, int64_t ldacc, const int8_t* 
 
 /// Block columns [first, last), a piece of each by turns.
 inline void run_turn(const DotArgs& args, int64_t first, int64_t last) {
-  const int64_t depth = kPieceSteps * kStep;
-  const auto weights = [&](int64_t c, int64_t k) {
-    return args.w + c * kOutputs * args.k + k * 64;
-  };
-  for (int64_t k = 0; k < args.k; k += depth) {
-    const int64_t inputs = args.k - k < depth ? args.k - k : depth;
-    for (int64_t c = first; c < last; ++c) {
-      // The next piece: of the next column, of the next turn of these, of the columns behind them.
-      const int8_t* ahead = weights(last, 0);
-      if (c + 1 < last) {
-        ahead = weights(c + 1, k);
-      } else if (k + depth < args.k) {
-        ahead = weights(first, k + depth);
-      }
-      visit({args.x + k, weights(c, k), args.acc + c * kOutputs, inputs / kStep, k == 0}, args.ldx,
-            args.ldacc, ahead);
+  const Turns turns = {args, kPieceSteps * kStep, first, last};
+  int64_t i = 0;
+  for (int64_t k = 0; k < args.k; k += turns.depth) {
+    const int64_t inputs = args.k - k < turns.depth ? args.k - k : turns.depth;
+    for (int64_t c = first; c < last; ++c, ++i) {
+      const Piece piece = {args.x + k, turns.weights(c, k), args.acc + c * kOutputs, inputs / kStep,
+                           k == 0};
+      visit(piece, args.ldx, args.ldacc, turns.piece(i + 1));
     }
   }
 }
@@ -108,11 +100,7 @@ inline void run_turn(const DotArgs& args, int64_t first, int64_t last) {
 void run_rows(const DotArgs& args) {
   const TileConfig config = config_for(args.m);
   load_config(config);
-  const int64_t columns = args.n / kOutputs;
-  const int64_t turns = (columns + kStreams - 1) / kStreams;
-  for (int64_t i = 0; i < turns; ++i) {
-    run_turn(args, columns * i / turns, columns * (i + 1) / turns);
-  }
+  by_turns(args, kStreams, [&](int64_t first, int64_t last) { run_turn(args, first, last); });
   release_tiles();
 }
 

@@ -13,6 +13,7 @@
 // two turns later is prefetched line by line, front to back.
 #include "kernels/dot.h"
 #include "kernels/intrin.h"
+#include "kernels/turns.h"
 
 namespace qllm::cpu::avx2 {
 namespace {
@@ -22,7 +23,6 @@ constexpr int64_t kRun = 256;     // bytes: 64 outputs x 4 inputs
 constexpr int64_t kPieceK = 64;   // inputs whose weights (4 KiB) stay in L1 between tiles
 constexpr int64_t kSteps = kPieceK / 4;
 constexpr int64_t kAhead = 2;       // pieces that the prefetch runs ahead: 8 KiB
-constexpr int64_t kStreams = 4;     // block columns read by turns
 constexpr int64_t kGroups = 1;      // groups of four inputs of a column in one turn of M = 1
 constexpr int64_t kMaxTile = 6;     // tokens that share the decoding of a line
 constexpr int64_t kMaxTokens = 48;  // tokens whose expanded x of a piece is kept: 6 KiB
@@ -148,16 +148,7 @@ inline void visit_one(const uint8_t* x, const int8_t* w, int32_t* acc) {
   for (int l = 0; l < 8; ++l) _mm256_store_si256(reinterpret_cast<__m256i*>(acc + 8 * l), sum[l]);
 }
 
-/// Calls run(first, last) for groups of up to kStreams block columns.
-template <typename Run>
-inline void by_turns(const DotArgs& args, const Run& run) {
-  const int64_t columns = args.n / kOutputs;
-  const int64_t turns = (columns + kStreams - 1) / kStreams;
-  for (int64_t i = 0; i < turns; ++i) run(columns * i / turns, columns * (i + 1) / turns);
-}
-
-/// M = 1: 256 bytes of a column in a turn, its sums wait in L1 meanwhile. Measured against reading
-/// alone: 0.95 to 0.98, one stream with prefetches 0.75 to 0.89 (docs/performance.md).
+/// M = 1: 256 bytes of a column in a turn, its sums wait in L1 meanwhile (docs/performance.md).
 inline void run_one(const DotArgs& args, int64_t first, int64_t last) {
   for (int64_t o = first * kOutputs; o < last * kOutputs; o += 8) {
     _mm256_store_si256(reinterpret_cast<__m256i*>(args.acc + o), _mm256_setzero_si256());
@@ -169,24 +160,6 @@ inline void run_one(const DotArgs& args, int64_t first, int64_t last) {
     }
   }
 }
-
-/// Block columns [first, last) by turns: the weights of piece `i` in that order, and where they
-/// are read.
-struct Turns {
-  const DotArgs& args;
-  int64_t first;
-  int64_t last;
-
-  const int8_t* weights(int64_t i) const {
-    const int64_t width = last - first;
-    const int64_t k = i / width * kPieceK;
-    if (k < args.k) return block(first + i % width, k);
-    return block(last + i % width, 0);  // the turn that follows; past the end it is only prefetched
-  }
-  const int8_t* block(int64_t column, int64_t k) const {
-    return args.w + column * kOutputs * args.k + k * kOutputs;
-  }
-};
 
 /// All tokens against one piece, in tiles of nearly equal size: 7 = 4 + 3.
 inline void visit(const DotArgs& args, const Pairs* pairs, const int8_t* w, int64_t column,
@@ -204,12 +177,12 @@ inline void visit(const DotArgs& args, const Pairs* pairs, const int8_t* w, int6
 /// Up to kMaxTokens tokens.
 inline void run_tokens(const DotArgs& args, int64_t first, int64_t last) {
   Pairs pairs[kMaxTokens];
-  const Turns turns = {args, first, last};
+  const Turns turns = {args, kPieceK, first, last};
   int64_t i = 0;
   for (int64_t k = 0; k < args.k; k += kPieceK) {
     for (int64_t t = 0; t < args.m; ++t) expand(args.x + t * args.ldx + k, &pairs[t]);
     for (int64_t c = first; c < last; ++c, ++i) {
-      visit(args, pairs, turns.block(c, k), c, k == 0, turns.weights(i + kAhead));
+      visit(args, pairs, turns.weights(c, k), c, k == 0, turns.piece(i + kAhead));
     }
   }
 }
@@ -218,14 +191,15 @@ inline void run_tokens(const DotArgs& args, int64_t first, int64_t last) {
 
 void dot_u8s8s32_n64k4_stream(const DotArgs& args) noexcept {
   if (args.m == 1) {
-    return by_turns(args, [&](int64_t first, int64_t last) { run_one(args, first, last); });
+    return by_turns(args, kStreams,
+                    [&](int64_t first, int64_t last) { run_one(args, first, last); });
   }
   for (int64_t m = 0; m < args.m; m += kMaxTokens) {
     DotArgs part = args;
     part.x += m * args.ldx;
     part.acc += m * args.ldacc;
     part.m = args.m - m < kMaxTokens ? args.m - m : kMaxTokens;
-    by_turns(part, [&](int64_t first, int64_t last) { run_tokens(part, first, last); });
+    by_turns(part, kStreams, [&](int64_t first, int64_t last) { run_tokens(part, first, last); });
   }
 }
 

@@ -5,6 +5,7 @@
 
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx2.h>
+#include <simde/x86/avx512/add.h>
 #include <simde/x86/avx512/dpbusd.h>
 #include <simde/x86/avx512/loadu.h>
 #include <simde/x86/avx512/set1.h>
