@@ -64,7 +64,11 @@ class Bench {
 
   BenchSample sample() {
     BenchSample result;
+    const double peak_before = model_.measure_peak_tops();
     result.prefill_tokens_per_s = prefill();
+    result.peak_tops = (peak_before + model_.measure_peak_tops()) / 2;
+    result.prefill_tops =
+        result.prefill_tokens_per_s * static_cast<double>(model_.info().ops_per_token) / 1e12;
     // The bandwidth moves with the machine's other work: take it on both sides of the decode.
     const double before = model_.measure_read_gbps();
     const double steps_per_s = decode();
@@ -162,6 +166,14 @@ Spread BenchRow::percent_of_ceiling() const {
   std::vector<double> values;
   for (const BenchSample& sample : samples) {
     values.push_back(100 * sample.decode_gbps / sample.ceiling_gbps);
+  }
+  return spread_of(values);
+}
+
+Spread BenchRow::percent_of_peak() const {
+  std::vector<double> values;
+  for (const BenchSample& sample : samples) {
+    values.push_back(100 * sample.prefill_tops / sample.peak_tops);
   }
   return spread_of(values);
 }

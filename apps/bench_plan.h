@@ -24,6 +24,8 @@ struct BenchSample {
   double decode_tokens_per_s = 0;  // of all sequences together
   double decode_gbps = 0;
   double ceiling_gbps = 0;
+  double prefill_tops = 0;  // 1e12 operations a second in the linears of all tokens
+  double peak_tops = 0;     // from registers
 };
 
 /// All that was measured with one number of workers.
@@ -37,6 +39,7 @@ struct BenchRow {
   Spread spread(double BenchSample::*figure) const;
   /// Of each repeat's own ceiling.
   Spread percent_of_ceiling() const;
+  Spread percent_of_peak() const;
 };
 
 /// Measures `model`; one warm-up goes before. Throws Error, Interrupted.

@@ -79,6 +79,8 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   Json& prefill = json["prefill"];
   prefill["tokens"] = lengths.prompt;
   set_spread(prefill, "tokens_per_s", row.spread(&BenchSample::prefill_tokens_per_s));
+  set_spread(prefill, "tops", row.spread(&BenchSample::prefill_tops));
+  set_spread(prefill, "percent_of_peak", row.percent_of_peak());
   Json& decode = json["decode"];
   decode["tokens"] = lengths.gen;
   decode["depth"] = lengths.depth;
@@ -88,6 +90,7 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   set_once(decode, "bytes_per_step", std::llround(row.bytes_per_step));
   set_spread(decode, "percent_of_ceiling", row.percent_of_ceiling());
   set_spread(json, "ceiling_gbps", row.spread(&BenchSample::ceiling_gbps));
+  set_spread(json, "peak_tops", row.spread(&BenchSample::peak_tops));
   set_once(json, "load_s", row.load_s);
   set_once(json, "peak_rss_bytes", row.peak_rss_bytes);
   json["repeat"] = lengths.repeat;
@@ -111,11 +114,12 @@ std::string range_text(const Spread& spread, int digits) {
 
 std::string rows_text(const std::vector<BenchRow>& rows) {
   Table table;
-  table.row({"workers", "prefill tok/s", "decode tok/s", "GB/s", "ceiling GB/s", "% of ceiling",
-             "load s", "peak RSS"});
+  table.row({"workers", "prefill tok/s", "% of peak", "decode tok/s", "GB/s", "ceiling GB/s",
+             "% of ceiling", "load s", "peak RSS"});
   for (const BenchRow& row : rows) {
     table.row({std::to_string(row.threads),
                range_text(row.spread(&BenchSample::prefill_tokens_per_s), 1),
+               range_text(row.percent_of_peak(), 0),
                range_text(row.spread(&BenchSample::decode_tokens_per_s), 1),
                range_text(row.spread(&BenchSample::decode_gbps), 1),
                range_text(row.spread(&BenchSample::ceiling_gbps), 1),
@@ -134,8 +138,9 @@ void append_csv(std::vector<std::string>& cells, const Spread& spread) {
 std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& lengths) {
   Table table;
   std::vector<std::string> heading = {"threads", "prompt", "gen", "depth", "batch"};
-  for (const char* name : {"prefill_tokens_per_s", "decode_tokens_per_s", "decode_gbps",
-                           "ceiling_gbps", "percent_of_ceiling"}) {
+  for (const char* name :
+       {"prefill_tokens_per_s", "decode_tokens_per_s", "decode_gbps", "ceiling_gbps",
+        "percent_of_ceiling", "prefill_tops", "peak_tops", "percent_of_peak"}) {
     for (const char* end : {"", "_min", "_max"}) heading.push_back(std::string(name) + end);
   }
   heading.insert(heading.end(), {"bytes_per_step", "load_s", "peak_rss_bytes"});
@@ -149,6 +154,9 @@ std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& leng
     append_csv(cells, row.spread(&BenchSample::decode_gbps));
     append_csv(cells, row.spread(&BenchSample::ceiling_gbps));
     append_csv(cells, row.percent_of_ceiling());
+    append_csv(cells, row.spread(&BenchSample::prefill_tops));
+    append_csv(cells, row.spread(&BenchSample::peak_tops));
+    append_csv(cells, row.percent_of_peak());
     cells.push_back(fmt::format("{:.0f}", row.bytes_per_step));
     cells.push_back(fmt::format("{:.3f}", row.load_s));
     cells.push_back(std::to_string(row.peak_rss_bytes));

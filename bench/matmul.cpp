@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/vec.h"
+#include "kernels/ceiling.h"
 #include "onednn/onednn_tiles.h"
 #include "quant/packing.h"
 
@@ -47,12 +47,12 @@ struct Arena {
 
   /// Bytes a second of one pass of all threads over the weights.
   double read_once() const {
-    const auto& vec = cpu::vec_kernels(cpu::best_isa());
+    const cpu::ReadKernel& kernel = cpu::best_read_kernel();
     const int64_t share = kBytes / threads / 4096 * 4096;
     const auto start = std::chrono::steady_clock::now();
     uint32_t sum = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : sum)
-    sum += vec.read_sum(weights.get() + omp_get_thread_num() * share, share);
+    sum += kernel.run({weights.get() + omp_get_thread_num() * share, share, 4});
     benchmark::DoNotOptimize(sum);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     return static_cast<double>(share * threads) / took.count();

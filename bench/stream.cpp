@@ -1,169 +1,200 @@
-// Memory bandwidth by worker count and page size: read, copy, triad. The read figure is the ceiling
-// that the other programs print beside theirs. Bytes counted are those the program asks for: where
-// stores first read their line (write-allocate), the bus moves a third more in copy and triad.
+// Memory bandwidth: the best way to read, found by trying; then read, copy and triad by worker
+// count and kind of page, and reads across memory nodes. The best read is the ceiling of decode.
+// Passes of what is compared alternate, so that a machine whose bandwidth moves is fair to all.
 #include <fmt/format.h>
-#include <sys/mman.h>
 
-#include <chrono>
-#include <cstring>
+#include <functional>
 #include <iostream>
 
+#include "core/error.h"
 #include "core/math.h"
-#include "kernels/vec.h"
-#include "placed_memory.h"
+#include "pages.h"
+#include "stream_pass.h"
+#include "stream_report.h"
 #include "support.h"
-#include "topology.h"
-#include "worker_pool.h"
 
 namespace {
 
 using namespace qllm;
-using namespace qllm::cpu;
+using namespace qllm::bench;
 
-enum class Op { read, copy, triad };
-
-struct OpInfo {
-  Op op;
-  const char* name;
-  int arrays;  // that one pass reads or writes
-};
-constexpr OpInfo kOps[] = {{Op::read, "read", 1}, {Op::copy, "copy", 2}, {Op::triad, "triad", 3}};
-
-// Three arrays of each worker, in its node.
-struct Arrays {
-  PlacedBuffer a, b, c;
-};
-
-PlacedBuffer allocate(int64_t bytes, bool large, const Topology& topology, size_t worker) {
-  PlacedBuffer buffer(static_cast<size_t>(bytes), {large, &topology, topology.workers()[worker]});
-  if (!large) madvise(buffer.data(), buffer.bytes(), MADV_NOHUGEPAGE);
-  return buffer;
-}
-
-struct Region {
-  std::vector<Arrays>* arrays;
-  uint32_t (*read_sum)(const void* p, int64_t bytes) noexcept;
-  Op op;
-  double seconds = 0;
-  std::atomic<uint32_t> sum{0};
-};
-
-void run_op(Region& region, const Arrays& own) {
-  const auto n = static_cast<int64_t>(own.a.bytes() / sizeof(double));
-  const double* b = own.b.as<double>();
-  const double* c = own.c.as<double>();
-  double* a = own.a.as<double>();
-  switch (region.op) {
-    case Op::read:
-      region.sum += region.read_sum(own.b.data(), static_cast<int64_t>(own.b.bytes()));
-      break;
-    case Op::copy:
-      std::memcpy(a, b, own.a.bytes());
-      break;
-    case Op::triad:
-      for (int64_t i = 0; i < n; ++i) a[i] = b[i] + 3.0 * c[i];
-      break;
+/// The best eight, and the best of each number of streams without prefetch.
+std::vector<ReadVariant> finalists(const std::vector<VariantResult>& sorted) {
+  std::vector<ReadVariant> chosen;
+  std::vector<int> plain;  // streams
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const ReadVariant& v = sorted[i].variant;
+    const bool first = v.prefetch == cpu::Prefetch::none &&
+                       std::find(plain.begin(), plain.end(), v.streams) == plain.end();
+    if (first) plain.push_back(v.streams);
+    if (i < 8 || first) chosen.push_back(v);
   }
+  return chosen;
 }
 
-void timed(void* context, const Worker& worker) noexcept {
-  auto& region = *static_cast<Region*>(context);
-  worker.barrier->wait();
-  const auto begin = std::chrono::steady_clock::now();
-  run_op(region, (*region.arrays)[static_cast<size_t>(worker.index)]);
-  worker.barrier->wait();
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
-  if (worker.index == 0) region.seconds = took.count();
-}
-
-void fill(void* context, const Worker& worker) noexcept {
-  const Arrays& own =
-      (*static_cast<std::vector<Arrays>*>(context))[static_cast<size_t>(worker.index)];
-  for (const PlacedBuffer* buffer : {&own.a, &own.b, &own.c})
-    std::memset(buffer->data(), 1, buffer->bytes());
-}
-
-struct Result {
-  int workers;
-  bool large;
-  double large_share;  // of the bytes, as the system gave them
-  const char* op;
-  bench::Summary gbps;
+struct Settings {
+  CommonFlags flags;
+  int64_t bytes = int64_t{512} << 20;
+  bool quick = false;
 };
 
-void measure(int threads, bool large, int64_t bytes, int repeat, std::vector<Result>* results) {
-  const auto topology = Topology::detect({threads, "", ""});
-  WorkerPool pool(*topology);
-  const int64_t share = round_up(ceil_div(bytes / 3, pool.count()), 4096);
-  std::vector<Arrays> arrays;
-  for (size_t i = 0; i < static_cast<size_t>(pool.count()); ++i) {
-    arrays.push_back({allocate(share, large, *topology, i), allocate(share, large, *topology, i),
-                      allocate(share, large, *topology, i)});
-  }
-  pool.drive([&] { pool.run(fill, &arrays); });
-  const PlacedBuffer& first = arrays.front().b;
-  const double large_share = static_cast<double>(large_page_bytes(first.data(), first.bytes())) /
-                             static_cast<double>(first.bytes());
-  for (const OpInfo& info : kOps) {
-    Region region{&arrays, vec_kernels(best_isa()).read_sum, info.op};
-    std::vector<double> gbps;
-    for (int i = 0; i <= repeat; ++i) {
-      pool.drive([&] { pool.run(timed, &region); });
-      const double moved = static_cast<double>(share) * pool.count() * info.arrays;
-      if (i > 0) gbps.push_back(moved / region.seconds / 1e9);  // the first one warms up
+/// Runs all passes by turns, `repeat` times each after one that warms up.
+std::vector<Summary> measure_by_turns(cpu::WorkerPool& pool, std::vector<Pass>& passes,
+                                      int repeat) {
+  std::vector<std::vector<double>> values(passes.size());
+  for (int round = 0; round <= repeat; ++round) {
+    for (size_t i = 0; i < passes.size(); ++i) {
+      const double gbps = passes[i].gbps(pool);
+      if (round > 0) values[i].push_back(gbps);
     }
-    results->push_back(
-        {pool.count(), large, std::max(0.0, large_share), info.name, bench::summarize(gbps)});
   }
+  std::vector<Summary> summaries;
+  for (const std::vector<double>& v : values) summaries.push_back(summarize(v));
+  return summaries;
 }
 
-void print_json(const std::vector<Result>& results, int64_t bytes) {
-  nlohmann::json document = {{"unit", "GB/s"}, {"bytes", bytes}, {"isa", isa_name(best_isa())}};
-  for (const Result& r : results) {
-    document["results"].push_back({{"workers", r.workers},
-                                   {"pages", r.large ? "large" : "4k"},
-                                   {"large_share", r.large_share},
-                                   {"op", r.op},
-                                   {"gbps", bench::to_json(r.gbps)}});
+/// Memory of all workers of a pool on one kind of page.
+struct Arena {
+  Pages pages;
+  std::vector<PagedMemory> memory;  // [workers]
+  std::vector<Lane> lanes;          // [workers]; empty where the system has no such pages
+
+  Arena(Pages kind, int64_t bytes, const cpu::Topology& topology, cpu::WorkerPool& pool,
+        std::string* why)
+      : pages(kind) {
+    const int64_t share = round_up(ceil_div(bytes, int64_t{pool.count()}), int64_t{2} << 20);
+    for (size_t i = 0; i < static_cast<size_t>(pool.count()); ++i) {
+      memory.emplace_back(share, kind, topology, topology.workers()[i], why);
+      if (memory.back().data() == nullptr) {
+        lanes.clear();
+        return;
+      }
+      lanes.push_back({memory.back().data(), share});
+    }
+    Pass::fill(pool, lanes);
   }
-  std::cout << document.dump(2) << "\n";
+
+  double large_share() const {
+    if (pages == Pages::reserved) return 1.0;
+    const Lane& first = lanes.front();
+    const int64_t large = cpu::large_page_bytes(first.data, static_cast<size_t>(first.bytes));
+    return static_cast<double>(std::max<int64_t>(large, 0)) / static_cast<double>(first.bytes);
+  }
+};
+
+/// Sorted by median, the best first.
+std::vector<VariantResult> compare(cpu::WorkerPool& pool, const Arena& arena,
+                                   const std::vector<ReadVariant>& variants, int repeat) {
+  std::vector<Pass> passes;
+  for (const ReadVariant& v : variants) passes.emplace_back(arena.lanes, kMemoryOps[0], v);
+  const std::vector<Summary> gbps = measure_by_turns(pool, passes, repeat);
+  std::vector<VariantResult> results;
+  for (size_t i = 0; i < variants.size(); ++i) results.push_back({variants[i], gbps[i]});
+  std::stable_sort(results.begin(), results.end(),
+                   [](const auto& a, const auto& b) { return a.gbps.median > b.gbps.median; });
+  return results;
 }
 
-void print_table(const std::vector<Result>& results) {
-  double ceiling = 0;
-  for (const Result& r : results) {
-    if (r.op == kOps[0].name) ceiling = std::max(ceiling, r.gbps.median);
+/// All variants, then the best of them once more: the best of many noisy medians flatters itself.
+void search_variants(const Settings& settings, Results* results) {
+  const auto topology = cpu::Topology::detect({settings.flags.threads, "", ""});
+  cpu::WorkerPool pool(*topology);
+  std::string why;
+  const Arena arena(Pages::transparent, settings.bytes, *topology, pool, &why);
+  std::vector<int> widths;
+  for (const cpu::ReadKernel& k : cpu::read_kernels()) {
+    if (cpu::isa_available(k.isa)) widths.push_back(k.width);
   }
-  fmt::print("{:>7}  {:<6}  {:<5}  {:>8}  {:>8}  {:>8}  {:>12}\n", "workers", "pages", "op", "GB/s",
-             "min", "max", "of best read");
-  for (const Result& r : results) {
-    fmt::print("{:>7}  {:<6}  {:<5}  {:>8.2f}  {:>8.2f}  {:>8.2f}  {:>10.0f} %\n", r.workers,
-               r.large ? "large" : "4 KiB", r.op, r.gbps.median, r.gbps.min, r.gbps.max,
-               100 * r.gbps.median / ceiling);
+  results->variants =
+      compare(pool, arena, read_variants(widths, settings.quick), settings.flags.repeat);
+  results->finals = compare(pool, arena, finalists(results->variants), 3 * settings.flags.repeat);
+}
+
+void measure_ops(const Settings& settings, int workers, Results* results) {
+  const auto topology = cpu::Topology::detect({workers, "", ""});
+  cpu::WorkerPool pool(*topology);
+  std::vector<Arena> arenas;
+  std::vector<Pass> passes;
+  arenas.reserve(3);
+  for (const Pages pages : {Pages::small, Pages::transparent, Pages::reserved}) {
+    std::string why;
+    arenas.emplace_back(pages, settings.bytes, *topology, pool, &why);
+    if (!why.empty()) {
+      results->skipped.push_back(
+          fmt::format("{} worker(s), {}: {}", workers, pages_name(pages), why));
+    }
+    for (const MemoryOp& op : kMemoryOps) {
+      if (arenas.back().lanes.empty()) continue;
+      passes.emplace_back(arenas.back().lanes, op, results->best().variant);
+      results->ops.push_back({pool.count(), pages, arenas.back().large_share(), &op, {}});
+    }
   }
+  const std::vector<Summary> gbps = measure_by_turns(pool, passes, settings.flags.repeat);
+  OpResult* row = &results->ops.back() + 1 - gbps.size();
+  for (const Summary& summary : gbps) (row++)->gbps = summary;
+}
+
+void measure_nodes(const Settings& settings, Results* results) {
+  const auto topology = cpu::Topology::detect({settings.flags.threads, "", ""});
+  cpu::WorkerPool pool(*topology);
+  const std::vector<NodePair> pairs = node_pairs(topology->workers());
+  const int64_t bytes = round_up(settings.bytes, int64_t{2} << 20);
+  std::vector<PagedMemory> memory;  // one for each node, touched by its own first worker
+  std::vector<std::pair<int, Lane>> of_node;
+  for (const NodePair& pair : pairs) {
+    if (pair.worker_node != pair.memory_node) continue;
+    std::string why;
+    const auto first = static_cast<size_t>(pair.workers.front());
+    memory.emplace_back(bytes, Pages::transparent, *topology, topology->workers()[first], &why);
+    std::vector<Lane> lanes(static_cast<size_t>(pool.count()));
+    lanes[first] = {memory.back().data(), bytes};
+    Pass::fill(pool, lanes);
+    of_node.emplace_back(pair.worker_node, lanes[first]);
+  }
+  std::vector<std::vector<Lane>> lanes;  // of each pair
+  std::vector<Pass> passes;
+  lanes.reserve(pairs.size());
+  for (const NodePair& pair : pairs) {
+    lanes.emplace_back(static_cast<size_t>(pool.count()));
+    const auto count = static_cast<int>(pair.workers.size());
+    const auto node = std::find_if(of_node.begin(), of_node.end(),
+                                   [&](const auto& n) { return n.first == pair.memory_node; });
+    for (int k = 0; k < count; ++k) {
+      const int64_t begin = part_begin(bytes, k, count);
+      lanes.back()[static_cast<size_t>(pair.workers[static_cast<size_t>(k)])] = {
+          node->second.data + begin, part_begin(bytes, k + 1, count) - begin};
+    }
+    passes.emplace_back(lanes.back(), kMemoryOps[0], results->best().variant);
+  }
+  const std::vector<Summary> gbps = measure_by_turns(pool, passes, settings.flags.repeat);
+  for (size_t i = 0; i < pairs.size(); ++i) results->nodes.push_back({pairs[i], gbps[i]});
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Memory bandwidth: read, copy and triad by worker count, on 4 KiB and on large pages.");
-  bench::CommonFlags flags;
-  flags.add_to(app);
-  int64_t mib = 384;
-  app.add_option("--mib", mib,
-                 "MiB of all arrays together; take 12 times the last-level caches or more")
+      "Memory bandwidth: the best way to read; read, copy and triad by worker count and kind of "
+      "page; reads across memory nodes.");
+  Settings settings;
+  settings.flags.add_to(app);
+  app.add_option("--bytes", settings.bytes,
+                 "what all workers together stream, such as 512MiB; take four times the last-level "
+                 "caches or more")
+      ->transform(CLI::AsSizeValue(false))
       ->capture_default_str()
-      ->check(CLI::Range(3, 1 << 20));
+      ->check(CLI::Range(int64_t{1} << 20, int64_t{1} << 44));
+  app.add_flag("--quick", settings.quick, "few variants, the widest loads only");
   CLI11_PARSE(app, argc, argv);
   try {
-    std::vector<Result> results;
-    const int most = static_cast<int>(Topology::detect({})->workers().size());
-    for (const int workers : bench::worker_counts(flags, most)) {
-      for (const bool large : {false, true})
-        measure(workers, large, mib << 20, flags.repeat, &results);
+    Results results;
+    search_variants(settings, &results);
+    const int most = static_cast<int>(cpu::Topology::detect({})->workers().size());
+    for (const int workers : worker_counts(settings.flags, most)) {
+      measure_ops(settings, workers, &results);
     }
-    flags.json ? print_json(results, mib << 20) : print_table(results);
+    measure_nodes(settings, &results);
+    settings.flags.json ? print_json(results, settings.bytes) : print_table(results);
   } catch (const std::exception& e) {
     std::cerr << "stream: error: " << e.what() << "\n";
     return 1;

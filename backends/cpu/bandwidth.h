@@ -4,14 +4,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/ceiling.h"
 #include "placed_memory.h"
 #include "topology.h"
 #include "worker_pool.h"
 
 namespace qllm::cpu {
 
-/// Read-only streaming of all workers over buffers in their own nodes' memory. The buffers are
-/// kept from one measurement to the next.
+/// Read-only streaming of all workers over buffers in their own nodes' memory, in as many streams
+/// as read fastest here (bench/stream tries more ways; none was faster where it was measured). The
+/// buffers are kept from one measurement to the next.
 class ReadBandwidth {
  public:
   /// `bytes` in all, at least 64 MiB; take four times the last-level caches or more, or the caches
@@ -22,13 +24,15 @@ class ReadBandwidth {
   double measure();
 
   /// What one pass reads.
+  int streams() const { return streams_; }
   int64_t bytes() const { return share_ * static_cast<int64_t>(buffers_.size()); }
 
  private:
-  double seconds(int passes);
+  double seconds(int streams, int passes);
 
   WorkerPool& pool_;
   int64_t share_ = 0;  // bytes of each worker
+  int streams_ = 1;
   int passes_ = 1;
   std::vector<PlacedBuffer> buffers_;  // [workers]
 };

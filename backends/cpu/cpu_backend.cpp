@@ -14,6 +14,7 @@
 #include "kernels/vec.h"
 #include "kv_cache.h"
 #include "onednn/onednn_linear.h"
+#include "peak.h"
 #include "plan.h"
 #include "topology.h"
 #include "worker_pool.h"
@@ -107,6 +108,11 @@ class CpuBackend final : public Backend {
       bandwidth_bytes_ = bytes;
     }
     return bandwidth_->measure();
+  }
+
+  double measure_peak_tops() override {
+    // oneDNN takes the best tier that the machine has, whichever our kernels were told to take.
+    return cpu::measure_peak_tops(pool_, int8_peak_kernel(isa_, onednn_));
   }
 
  private:

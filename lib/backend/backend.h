@@ -167,6 +167,9 @@ class Backend {
     static_cast<void>(bytes);
     return 0.0;
   }
+  /// Int8 multiply-adds of all workers on registers alone, in 1e12 operations a second (a
+  /// multiply-add is two); 0 where not measurable.
+  virtual double measure_peak_tops() { return 0.0; }
 };
 
 /// Makes a backend by name: "cpu", "reference" or "auto". Defined in backends/make_backend.cpp.

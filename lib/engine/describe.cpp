@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <utility>
+#include <variant>
 
 #include "core/error.h"
 #include "engine/loaded_model.h"
@@ -17,7 +18,19 @@ namespace {
 
 constexpr int64_t kKvElementBytes = 2;  // bf16
 
-ModelInfo describe_config(const ModelConfig& c) {
+/// Of one token's linears; those of output rows alone (the LM head) are left out.
+int64_t linear_ops(const Graph& graph) {
+  int64_t ops = 0;
+  for (const Op& op : graph.ops) {
+    const auto* linear = std::get_if<LinearOp>(&op);
+    if (linear == nullptr || graph.value(linear->out).rows != Rows::tokens) continue;
+    const Weight& w = graph.weight(linear->weight);
+    ops += 2 * w.n * w.k;
+  }
+  return ops;
+}
+
+ModelInfo describe_config(const ModelConfig& c, const Graph& graph) {
   ModelInfo info;
   info.architecture = c.architecture;
   info.name = c.name;
@@ -33,6 +46,11 @@ ModelInfo describe_config(const ModelConfig& c) {
   info.rms_norm_eps = c.rms_norm_eps;
   info.rope_base = c.rope_base;
   info.tied_lm_head = c.tied_lm_head;
+  const WeightBytes bytes = weight_bytes_w8a8(graph);
+  info.weight_bytes = bytes.in_memory;
+  info.bytes_per_token = bytes.per_step;
+  info.parameters = bytes.parameters;
+  info.ops_per_token = linear_ops(graph);
   info.kv_bytes_per_token = 2 * c.n_layers * c.n_kv_heads * c.head_dim * kKvElementBytes;
   return info;
 }
@@ -56,8 +74,8 @@ int64_t memory_bytes() {
 
 }  // namespace
 
-ModelInfo describe(const GgufFile& file, const ModelConfig& config) {
-  ModelInfo info = describe_config(config);
+ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Graph& graph) {
+  ModelInfo info = describe_config(config, graph);
   info.file_bytes = file.file_bytes();
   for (const GgufTensor& t : file.tensors()) {
     info.tensors.push_back({std::string(t.name), std::string(ggml_type_info(t.type).name), t.shape,
@@ -66,15 +84,8 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& config) {
   return info;
 }
 
-ModelInfo describe(const ModelConfig& config) { return describe_config(config); }
-
-void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
-                   ModelInfo* info) {
-  const WeightBytes bytes = weight_bytes(graph, scheme, source);
-  info->scheme = to_string(scheme);
-  info->weight_bytes = bytes.in_memory;
-  info->bytes_per_token = bytes.per_step;
-  info->parameters = bytes.parameters;
+ModelInfo describe(const ModelConfig& config, const Graph& graph) {
+  return describe_config(config, graph);
 }
 
 MachineInfo machine_info(const Backend& backend) {

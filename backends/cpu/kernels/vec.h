@@ -50,8 +50,6 @@ struct VecKernels {
   /// Round to nearest even, NaN kept.
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y) noexcept;
   void (*attend)(const AttendArgs& args) noexcept;
-  /// Reads `bytes` (a multiple of 256) at p once, returns a sum of all 32-bit words: for bandwidth.
-  uint32_t (*read_sum)(const void* p, int64_t bytes) noexcept;
 };
 
 /// The table of a tier. Precondition: isa_available(isa). avxvnni shares avx2's.

@@ -7,7 +7,6 @@
 //   static F load_bf16(const uint16_t*)              widens F::size values
 //   static void store_bf16(F, uint16_t*)             rounds to nearest even, NaN kept
 //   static void store_u8(F, uint8_t*)                integral values in [0, 255]
-//   static uint32_t sum_words(const void*, int64_t)  read_sum
 //   template <int> static F swapped(F)               vec_hadamard.h
 // Compiled with -ffp-contract=off: where bits are promised, only written-out fma is fused.
 #pragma once
@@ -121,16 +120,11 @@ struct VecImpl {
     for (int64_t j = 0; i < n; ++i, ++j) y[i] = tail[j];
   }
 
-  static uint32_t read_sum(const void* p, int64_t bytes) noexcept {
-    return Tier::sum_words(p, bytes);
-  }
-
   static constexpr VecKernels table(Isa isa) {
     return {isa,      epilogue,
             rms_norm, quantize_u8,
             swiglu,   HadamardImpl<Tier>::hadamard64,
-            to_bf16,  AttendImpl<Tier>::attend,
-            read_sum};
+            to_bf16,  AttendImpl<Tier>::attend};
   }
 
  private:

@@ -327,14 +327,3 @@ TEST_CASE("attend: equals double within the derived bound") {
     });
   }
 }
-
-TEST_CASE("read_sum: the sum of all words") {
-  std::vector<uint32_t> words(64 * 5);
-  uint32_t want = 0;
-  for (size_t i = 0; i < words.size(); ++i)
-    want += words[i] = static_cast<uint32_t>(i * 2654435761U);
-  for_each_tier([&](const cpu::VecKernels& vec) {
-    CHECK(vec.read_sum(words.data(), static_cast<int64_t>(words.size() * 4)) == want);
-    CHECK(vec.read_sum(words.data(), 0) == 0);
-  });
-}

@@ -44,28 +44,6 @@ struct Tier {
     if constexpr (kStride == 4) return _mm256_permute2f128_ps(v, v, 1);
     return _mm256_permute_ps(v, kStride == 1 ? 0xB1 : 0x4E);
   }
-
-  static void add_run(const __m256i* v, __m256i* sum) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) sum[j] = _mm256_add_epi32(sum[j], _mm256_loadu_si256(v + j));
-  }
-
-  /// Four streams by turns, 256 bytes each: up to 22 % over one stream; prefetches only cost here.
-  static uint32_t sum_words(const void* p, int64_t bytes) {
-    const auto* v = static_cast<const __m256i*>(p);
-    constexpr int64_t kStreams = 4;
-    const int64_t part = bytes / 256 / kStreams * 8;  // vectors of a stream
-    __m256i sum[8] = {};
-    for (int64_t i = 0; i < part; i += 8) {
-      for (int64_t s = 0; s < kStreams; ++s) add_run(v + s * part + i, sum);
-    }
-    for (int64_t i = kStreams * part; i < bytes / 32; i += 8) add_run(v + i, sum);
-    for (int j = 1; j < 8; ++j) sum[0] = _mm256_add_epi32(sum[0], sum[j]);
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum[0]), _mm256_extracti128_si256(sum[0], 1));
-    s = _mm_add_epi32(s, _mm_srli_si128(s, 8));
-    s = _mm_add_epi32(s, _mm_srli_si128(s, 4));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-  }
 };
 
 constexpr VecKernels kTable = VecImpl<Tier>::table(Isa::avx2);

@@ -42,26 +42,6 @@ struct Tier {
     if constexpr (kStride >= 4) return _mm512_shuffle_f32x4(v, v, kStride == 4 ? 0xB1 : 0x4E);
     return _mm512_permute_ps(v, kStride == 1 ? 0xB1 : 0x4E);
   }
-
-  static void add_run(const char* v, __m512i* sum) {
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) sum[j] = _mm512_add_epi32(sum[j], _mm512_loadu_si512(v + 64 * j));
-  }
-
-  /// Four streams by turns, 256 bytes each, as on AVX2, where that was measured.
-  static uint32_t sum_words(const void* p, int64_t bytes) {
-    const auto* v = static_cast<const char*>(p);
-    constexpr int64_t kStreams = 4;
-    const int64_t part = bytes / 256 / kStreams * 256;  // bytes of a stream
-    __m512i sum[4] = {};
-    for (int64_t i = 0; i < part; i += 256) {
-      for (int64_t s = 0; s < kStreams; ++s) add_run(v + s * part + i, sum);
-    }
-    for (int64_t i = kStreams * part; i < bytes; i += 256) add_run(v + i, sum);
-    const __m512i s =
-        _mm512_add_epi32(_mm512_add_epi32(sum[0], sum[1]), _mm512_add_epi32(sum[2], sum[3]));
-    return static_cast<uint32_t>(_mm512_reduce_add_epi32(s));
-  }
 };
 
 constexpr VecKernels kTable = VecImpl<Tier>::table(Isa::avx512vnni);

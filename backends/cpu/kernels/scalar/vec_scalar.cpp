@@ -42,18 +42,6 @@ struct Tier {
   static F swapped(F v) {
     return _mm_shuffle_ps(v, v, kStride == 1 ? 0xB1 : 0x4E);
   }
-
-  static uint32_t sum_words(const void* p, int64_t bytes) {
-    const auto* v = static_cast<const __m128i*>(p);
-    __m128i sum[4] = {};
-    for (int64_t i = 0; i < bytes / 16; i += 4) {
-      for (int j = 0; j < 4; ++j) sum[j] = _mm_add_epi32(sum[j], _mm_loadu_si128(v + i + j));
-    }
-    __m128i s = _mm_add_epi32(_mm_add_epi32(sum[0], sum[1]), _mm_add_epi32(sum[2], sum[3]));
-    s = _mm_add_epi32(s, _mm_srli_si128(s, 8));
-    s = _mm_add_epi32(s, _mm_srli_si128(s, 4));
-    return static_cast<uint32_t>(_mm_cvtsi128_si32(s));
-  }
 };
 
 constexpr VecKernels kTable = VecImpl<Tier>::table(Isa::scalar);

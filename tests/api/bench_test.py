@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""The programs of bench/ on tiny sizes: bench_test.py FOLDER. Their JSON is what it says, whatever the figures."""
+import json
+import subprocess
+import sys
+import unittest
+from pathlib import Path
+
+FOLDER = Path(sys.argv.pop(1))
+
+
+def run(name, *arguments):
+    return subprocess.run([str(FOLDER / name), *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+class Case(unittest.TestCase):
+    def document(self, name, *arguments):
+        done = run(name, *arguments, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def summary(self, s):
+        self.assertGreater(s["min"], 0)
+        self.assertLessEqual(s["min"], s["median"])
+        self.assertLessEqual(s["median"], s["max"])
+
+
+class Stream(Case):
+    TINY = ["--bytes", "1MiB", "--repeat", 1, "--quick"]
+
+    def test_the_best_is_the_best(self):
+        d = self.document("stream", *self.TINY)
+        self.assertEqual(len(d["reads"]), 4)
+        medians = [r["gbps"]["median"] for r in d["finals"]]
+        self.assertEqual(d["best"]["gbps"]["median"], max(medians))
+        for r in d["reads"] + d["finals"] + d["results"] + d["nodes"]:
+            self.summary(r["gbps"])
+
+    def test_every_operation_on_every_page_by_worker_count(self):
+        d = self.document("stream", *self.TINY)
+        kinds = {(r["workers"], r["pages"], r["op"]) for r in d["results"]}
+        self.assertEqual(len(kinds), len(d["results"]))
+        transfers = {r["op"]: r["transfers"] for r in d["results"]}
+        self.assertEqual(transfers, {"read": 1, "copy": 3, "copy nt": 2, "triad": 4, "triad nt": 3})
+        counts = {r["workers"] for r in d["results"]}
+        for workers in counts:
+            for pages in ("4 KiB", "transparent", "hugetlb"):
+                there = sum(k[:2] == (workers, pages) for k in kinds)
+                self.assertIn(there, (0, 5))
+                self.assertEqual(there == 0, any(s.startswith(f"{workers} worker(s), {pages}") for s in d["skipped"]))
+
+    def test_every_node_reads_every_node(self):
+        d = self.document("stream", *self.TINY)
+        nodes = {n["worker_node"] for n in d["nodes"]}
+        self.assertEqual({(n["worker_node"], n["memory_node"]) for n in d["nodes"]},
+                         {(a, b) for a in nodes for b in nodes})
+
+    def test_a_table(self):
+        done = run("stream", *self.TINY, "--threads", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("Best: loads of", done.stdout)
+
+    def test_bad_flags(self):
+        for flags in (["--bytes", 1], ["--bytes", "x"], ["--repeat", 0], ["--threads", -1]):
+            self.assertNotEqual(run("stream", *flags).returncode, 0)
+
+
+class Peak(Case):
+    def test_json(self):
+        d = self.document("peak", "--threads", 1, "--repeat", 1)
+        loops = [r["loop"] for r in d["results"]]
+        self.assertEqual(len(set(loops)), len(loops))
+        self.assertFalse(set(loops) & set(d["skipped"]))
+        self.assertIn(("scalar", "int8"), {(r["isa"], r["type"]) for r in d["results"]})
+        for r in d["results"]:
+            self.assertEqual(r["workers"], 1)
+            self.summary(r["tops"])
+
+    def test_a_table(self):
+        self.assertIn("TOPS", run("peak", "--threads", 1, "--repeat", 1).stdout)
+
+
+class Ffn(Case):
+    TINY = ["--d-model", 128, "--d-ff", 192, "--m", "1,3,64", "--repeat", 2, "--threads", 1, "--ceiling-bytes", "64MiB",
+            "--ms", 1]  # fmt: skip
+
+    def test_json(self):
+        d = self.document("ffn", *self.TINY, "--weights", "int8")
+        self.assertEqual([r["m"] for r in d["results"]], [1, 3, 64])
+        self.assertEqual(d["threads"], 1)
+        scheme = d["schemes"]["int8"]
+        self.assertGreaterEqual(scheme["weight_bytes"], 3 * 128 * 192)
+        for r in d["results"]:
+            for key in ("ms", "gbps", "tops", "percent_of_ceiling", "ceiling_gbps", "peak_tops"):
+                self.summary(r[key])
+            self.assertEqual(r["operations"], 2 * 3 * 128 * 192 * r["m"])
+            self.assertEqual(r["bytes"], scheme["weight_bytes"] + 8 * 128 * r["m"])
+            bound = "memory" if r["m"] < scheme["turning_m"] else "arithmetic"
+            if not 0.5 < r["m"] / scheme["turning_m"] < 2:  # each row has its own ceilings
+                self.assertEqual(r["bound"], bound)
+
+    def test_every_scheme_is_measured_or_says_why_not(self):
+        d = self.document("ffn", *self.TINY, "--weights", "int8,int4,int4-g32-sym")
+        for name, scheme in d["schemes"].items():
+            rows = [r for r in d["results"] if r["weights"] == name]
+            self.assertEqual(len(rows), 0 if "unavailable" in scheme else 3)
+        self.assertNotIn("unavailable", d["schemes"]["int8"])
+
+    def test_a_table(self):
+        self.assertIn("turns from memory to arithmetic", run("ffn", *self.TINY).stdout)
+
+    def test_bad_flags(self):
+        for flags in (["--m", "0"], ["--m", "x"], ["--d-model", 1], ["--weights", "int3"], ["--hadamard", 5]):
+            self.assertNotEqual(run("ffn", *flags).returncode, 0, flags)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
