@@ -48,6 +48,7 @@ Json model_json(const ModelInfo& model) {
   json["name"] = model.name;
   json["parameters"] = model.parameters;
   json["file_bytes"] = model.file_bytes;
+  json["scheme"] = model.scheme;
   json["weight_bytes"] = model.weight_bytes;
   json["bytes_per_token"] = model.bytes_per_token;
   json["kv_bytes_per_token"] = model.kv_bytes_per_token;
@@ -127,7 +128,7 @@ std::string model_text(const ModelInfo& model, bool all_tensors) {
   table.row({"tokenizer", fmt::format("{}{}", model.tokenizer.empty() ? "none" : model.tokenizer,
                                       model.has_chat_template ? ", chat template" : "")});
   table.row({"file", human_bytes(model.file_bytes)});
-  table.row({"weights", human_bytes(model.weight_bytes) + " in memory, int8"});
+  table.row({"weights", human_bytes(model.weight_bytes) + " in memory, " + model.scheme});
   table.row({"read per token",
              fmt::format("{} + {} per token of context", human_bytes(model.bytes_per_token),
                          human_bytes(model.kv_bytes_per_token))});
@@ -139,9 +140,10 @@ int execute(const InfoOptions& options) {
   // The model first: a wrong path should not hide behind a page about the machine.
   ModelInfo model;
   const bool has_model = !options.model.empty();
-  if (has_model) model = inspect_model(options.model);
   const auto bar = std::make_shared<ProgressBar>(!options.common.quiet);
-  const MachineInfo machine = inspect_machine(options.common.open_options(bar));
+  const OpenOptions open = options.common.open_options(bar);
+  if (has_model) model = inspect_model(options.model, open);
+  const MachineInfo machine = inspect_machine(open);
   if (options.json) {
     Json json;
     json["machine"] = machine_json(machine);

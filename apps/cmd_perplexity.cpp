@@ -128,33 +128,46 @@ int64_t chunk_count(const PerplexityOptions& options, size_t tokens) {
   return options.chunks == 0 ? whole : std::min(whole, options.chunks);
 }
 
-void print_quality(const PerplexityOptions& options, const Quality& quality, int64_t chunks) {
+Json quality_json(const PerplexityOptions& options, const Quality& quality, int64_t chunks) {
   const bool compared = !options.against.empty();
+  const auto where_compared = [&](double value) { return compared ? Json(value) : Json(nullptr); };
+  Json json;
+  json["perplexity"] = quality.model.perplexity();
+  json["perplexity_stderr"] = quality.model.perplexity_stderr();
+  json["kl_mean"] = where_compared(quality.agreement.kl().mean());
+  json["kl_stderr"] = where_compared(quality.agreement.kl().stderror());
+  json["top1_agreement"] = where_compared(quality.agreement.top1().mean());
+  json["top1_stderr"] = where_compared(quality.agreement.top1().stderror());
+  json["tokens"] = quality.model.count();
+  json["kl_max"] = where_compared(quality.agreement.kl_max());
+  json["reference_perplexity"] = where_compared(quality.reference.perplexity());
+  json["chunks"] = chunks;
+  json["chunk_tokens"] = options.chunk;
+  return json;
+}
+
+std::string quality_text(const PerplexityOptions& options, const Quality& quality, int64_t chunks) {
+  std::string out = fmt::format("perplexity {:.4f} +- {:.4f} over {} tokens ({} chunks of {})\n",
+                                quality.model.perplexity(), quality.model.perplexity_stderr(),
+                                quality.model.count(), chunks, options.chunk);
+  if (options.against.empty()) return out;
+  const Agreement& agreement = quality.agreement;
+  const double ratio = quality.model.perplexity() / quality.reference.perplexity();
+  out += fmt::format("reference  {:.4f} ({:+.2f} %)\n", quality.reference.perplexity(),
+                     100 * (ratio - 1));
+  out += fmt::format("KL to it   {:.5f} +- {:.5f} nats mean, {:.3f} most\n", agreement.kl().mean(),
+                     agreement.kl().stderror(), agreement.kl_max());
+  out += fmt::format("same likeliest token {:.1f} +- {:.1f} %\n", 100 * agreement.top1().mean(),
+                     100 * agreement.top1().stderror());
+  return out;
+}
+
+void print_quality(const PerplexityOptions& options, const Quality& quality, int64_t chunks) {
   if (options.json) {
-    Json json;
-    json["perplexity"] = quality.model.perplexity();
-    json["kl_mean"] = compared ? Json(quality.agreement.kl_mean()) : Json(nullptr);
-    json["top1_agreement"] = compared ? Json(quality.agreement.top1()) : Json(nullptr);
-    json["tokens"] = quality.model.count();
-    json["kl_max"] = compared ? Json(quality.agreement.kl_max()) : Json(nullptr);
-    json["reference_perplexity"] = compared ? Json(quality.reference.perplexity()) : Json(nullptr);
-    json["chunks"] = chunks;
-    json["chunk_tokens"] = options.chunk;
-    print_json(json);
-    return;
+    print_json(quality_json(options, quality, chunks));
+  } else {
+    write_stdout(quality_text(options, quality, chunks));
   }
-  std::string out =
-      fmt::format("perplexity {:.4f} over {} tokens ({} chunks of {})\n",
-                  quality.model.perplexity(), quality.model.count(), chunks, options.chunk);
-  if (compared) {
-    const double ratio = quality.model.perplexity() / quality.reference.perplexity();
-    out += fmt::format("reference  {:.4f} ({:+.2f} %)\n", quality.reference.perplexity(),
-                       100 * (ratio - 1));
-    out += fmt::format("KL to it   {:.5f} nats mean, {:.3f} most; same likeliest token {:.1f} %\n",
-                       quality.agreement.kl_mean(), quality.agreement.kl_max(),
-                       100 * quality.agreement.top1());
-  }
-  write_stdout(out);
 }
 
 std::unique_ptr<Runner> open_reference(const PerplexityOptions& options) {

@@ -57,9 +57,11 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
       ->group(group);
   command
       .add_option("--scheme", scheme,
-                  "weights: int8, int4-g32, int4-g64, int4-g128, keep, or fp32 (reference only); "
-                  "default: int8 on the cpu, fp32 on the reference")
-      ->check(CLI::IsMember({"int8", "int4-g32", "int4-g64", "int4-g128", "keep", "fp32"}))
+                  "weights: int8, int4-g32, int4-g64, int4-g128 (each also with -sym), keep (as "
+                  "the file has them), or fp32 (reference only); default: int8 on the cpu, fp32 on "
+                  "the reference")
+      ->check(CLI::IsMember({"int8", "int4-g32", "int4-g64", "int4-g128", "int4-g32-sym",
+                             "int4-g64-sym", "int4-g128-sym", "keep", "fp32"}))
       ->type_name("NAME")
       ->group(group);
   command.add_flag("--no-cache", no_cache, "keep no packed copy of the model on disk")

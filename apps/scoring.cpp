@@ -21,8 +21,16 @@ void log_softmax(std::span<const float> logits, std::vector<double>& out) {
   for (double& x : out) x -= shift;
 }
 
-double Score::perplexity() const {
-  return std::exp(negative_log_likelihood_ / static_cast<double>(count_));
+double Mean::stderror() const {
+  if (count_ < 2) return 0;
+  const auto n = static_cast<double>(count_);
+  return std::sqrt(squares_ / (n - 1) / n);
+}
+
+double Score::perplexity() const { return std::exp(negative_log_likelihood_.mean()); }
+
+double Score::perplexity_stderr() const {
+  return perplexity() * negative_log_likelihood_.stderror();
 }
 
 void Agreement::add(std::span<const double> reference, std::span<const double> model) {
@@ -30,16 +38,9 @@ void Agreement::add(std::span<const double> reference, std::span<const double> m
   for (size_t i = 0; i < reference.size(); ++i) {
     kl += std::exp(reference[i]) * (reference[i] - model[i]);
   }
-  kl_sum_ += kl;
+  kl_.add(kl);
   kl_max_ = std::max(kl_max_, kl);
-  same_top_ += top_of(reference) == top_of(model) ? 1 : 0;
-  ++count_;
-}
-
-double Agreement::kl_mean() const { return kl_sum_ / static_cast<double>(count_); }
-
-double Agreement::top1() const {
-  return static_cast<double>(same_top_) / static_cast<double>(count_);
+  top1_.add(top_of(reference) == top_of(model) ? 1 : 0);
 }
 
 }  // namespace qllm::app

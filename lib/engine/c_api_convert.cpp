@@ -145,6 +145,7 @@ qllm_model_info to_c(const ModelInfo& info) {
   out.rope_base = info.rope_base;
   out.tied_lm_head = info.tied_lm_head ? 1 : 0;
   out.has_chat_template = info.has_chat_template ? 1 : 0;
+  out.scheme = info.scheme.c_str();
   return out;
 }
 

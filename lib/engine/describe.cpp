@@ -30,7 +30,7 @@ int64_t linear_ops(const Graph& graph) {
   return ops;
 }
 
-ModelInfo describe_config(const ModelConfig& c, const Graph& graph) {
+ModelInfo describe_config(const ModelConfig& c) {
   ModelInfo info;
   info.architecture = c.architecture;
   info.name = c.name;
@@ -46,11 +46,6 @@ ModelInfo describe_config(const ModelConfig& c, const Graph& graph) {
   info.rms_norm_eps = c.rms_norm_eps;
   info.rope_base = c.rope_base;
   info.tied_lm_head = c.tied_lm_head;
-  const WeightBytes bytes = weight_bytes_w8a8(graph);
-  info.weight_bytes = bytes.in_memory;
-  info.bytes_per_token = bytes.per_step;
-  info.parameters = bytes.parameters;
-  info.ops_per_token = linear_ops(graph);
   info.kv_bytes_per_token = 2 * c.n_layers * c.n_kv_heads * c.head_dim * kKvElementBytes;
   return info;
 }
@@ -74,8 +69,8 @@ int64_t memory_bytes() {
 
 }  // namespace
 
-ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Graph& graph) {
-  ModelInfo info = describe_config(config, graph);
+ModelInfo describe(const GgufFile& file, const ModelConfig& config) {
+  ModelInfo info = describe_config(config);
   info.file_bytes = file.file_bytes();
   for (const GgufTensor& t : file.tensors()) {
     info.tensors.push_back({std::string(t.name), std::string(ggml_type_info(t.type).name), t.shape,
@@ -84,8 +79,16 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Graph&
   return info;
 }
 
-ModelInfo describe(const ModelConfig& config, const Graph& graph) {
-  return describe_config(config, graph);
+ModelInfo describe(const ModelConfig& config) { return describe_config(config); }
+
+void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
+                   ModelInfo* info) {
+  const WeightBytes bytes = weight_bytes(graph, scheme, source);
+  info->scheme = to_string(scheme);
+  info->weight_bytes = bytes.in_memory;
+  info->bytes_per_token = bytes.per_step;
+  info->parameters = bytes.parameters;
+  info->ops_per_token = linear_ops(graph);
 }
 
 MachineInfo machine_info(const Backend& backend) {

@@ -48,9 +48,14 @@ class ModelImpl {
 
 BackendOptions backend_options(const OpenOptions& options);
 MachineInfo machine_info(const Backend& backend);
-/// What a configuration says, with the sizes that its weights will have.
-ModelInfo describe(const ModelConfig& config, const Graph& graph);
-/// What a file says of itself, with the sizes that its weights will have.
-ModelInfo describe(const GgufFile& file, const ModelConfig& config, const Graph& graph);
+/// The scheme that the options name, or the default of their device.
+Scheme choose_scheme(const OpenOptions& options);
+/// What a configuration says.
+ModelInfo describe(const ModelConfig& config);
+/// What a file says of itself.
+ModelInfo describe(const GgufFile& file, const ModelConfig& config);
+/// Adds the sizes that the weights will have under a scheme.
+void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
+                   ModelInfo* info);
 
 }  // namespace qllm

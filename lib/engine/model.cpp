@@ -16,11 +16,6 @@ namespace {
 
 constexpr int64_t kMaxBatchTokens = 1 << 16;
 
-Scheme choose_scheme(const OpenOptions& options) {
-  if (!options.scheme.empty()) return parse_scheme(options.scheme);
-  return {options.device == "reference" ? SchemeKind::fp32 : SchemeKind::int8};
-}
-
 std::string tokenizer_name(const Vocab& vocab) {
   return vocab.kind == TokenizerKind::bpe ? "bpe (" + vocab.pre + ")" : "spm (llama)";
 }
@@ -58,6 +53,11 @@ std::string render(const Vocab& vocab, std::span<const ChatMessage> messages, bo
 
 }  // namespace
 
+Scheme choose_scheme(const OpenOptions& options) {
+  if (!options.scheme.empty()) return parse_scheme(options.scheme);
+  return {options.device == "reference" ? SchemeKind::fp32 : SchemeKind::int8};
+}
+
 BackendOptions backend_options(const OpenOptions& options) {
   require(options.threads >= 0, ErrorCode::invalid_argument, "threads: {} is negative",
           options.threads);
@@ -84,7 +84,7 @@ ModelImpl::ModelImpl(const std::string& path, const OpenOptions& options)
   require(n_tokens <= config.vocab_size, ErrorCode::bad_format,
           "{}: tokenizer of {} tokens, embedding of {}", path, n_tokens, config.vocab_size);
   const Graph graph = build_llama(config);
-  info = describe(*file, config, graph);
+  info = describe(*file, config);
   info.tokenizer = tokenizer_name(own_tokenizer->vocab());
   info.has_chat_template = !own_tokenizer->vocab().chat_template.empty();
   load(graph, std::make_shared<GgufTensorSource>(file), options);
@@ -93,7 +93,7 @@ ModelImpl::ModelImpl(const std::string& path, const OpenOptions& options)
 ModelImpl::ModelImpl(const SyntheticShape& shape, const OpenOptions& options)
     : config(synthetic_config(shape)) {
   const Graph graph = build_llama(config);
-  info = describe(config, graph);
+  info = describe(config);
   load(graph, std::make_shared<SyntheticSource>(graph, shape.seed), options);
 }
 
@@ -104,6 +104,7 @@ void ModelImpl::load(const Graph& graph, std::shared_ptr<const TensorSource> sou
           options.max_batch_tokens, kMaxBatchTokens);
   limits.max_tokens = options.max_batch_tokens;
   limits.max_outputs = std::min(kMaxOutputs, limits.max_tokens);
+  predict_sizes(graph, choose_scheme(options), *source, &info);
   try {
     backend = make_backend(options.device, backend_options(options));
     weights_ = backend->load(graph, std::move(source), options.progress);
@@ -196,11 +197,12 @@ std::string Vocabulary::render_chat(std::span<const ChatMessage> messages,
   return render(impl_->tokenizer->vocab(), messages, add_generation_prompt);
 }
 
-ModelInfo inspect_model(const std::string& path) {
+ModelInfo inspect_model(const std::string& path, const OpenOptions& options) {
   const auto file = GgufFile::open(path);
   const ModelConfig config = config_from_gguf(*file);
   check_tensors(*file, config);
-  ModelInfo info = describe(*file, config, build_llama(config));
+  ModelInfo info = describe(*file, config);
+  predict_sizes(build_llama(config), choose_scheme(options), GgufTensorSource(file), &info);
   const Vocab vocab = vocab_from_gguf(*file);
   info.tokenizer = tokenizer_name(vocab);
   info.has_chat_template = !vocab.chat_template.empty();

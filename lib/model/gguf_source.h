@@ -21,9 +21,15 @@ class GgufTensorSource final : public TensorSource {
   /// dimensions.
   void read_rows(const std::string& tensor, int64_t row, int64_t count, float* out) const override;
 
+  /// Q4_0, Q4_1, Q4_K and Q8_0 have one. Throws as read_rows for an unknown tensor.
+  std::optional<GroupFormat> grid(const std::string& tensor) const override;
+  void read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const override;
+
   const GgufFile& file() const { return *file_; }
 
  private:
+  /// The tensor, of at least `row` + `count` rows.
+  const GgufTensor& find_rows(const std::string& tensor, int64_t row, int64_t count) const;
   std::shared_ptr<const GgufFile> file_;
 };
 

@@ -44,22 +44,31 @@ struct ScalesAndMins {
   std::array<float, 8> min;
 };
 
-// Eight 6-bit scales and eight 6-bit minima in 12 bytes: the first four of each in the low bits of
-// bytes 0..3 and 4..7; the others' low nibbles in bytes 8..11, their upper bits atop bytes 0..7.
-ScalesAndMins scales_q4_k(const uint8_t* packed, float d, float dmin) {
+ScalesAndMins scales_q4_k(const std::byte* packed, float d, float dmin) {
+  const SubScales sub = sub_scales_q4_k(packed);
   ScalesAndMins out{};
-  for (size_t i = 0; i < 4; ++i) {
-    out.scale[i] = d * static_cast<float>(packed[i] & 63);
-    out.min[i] = dmin * static_cast<float>(packed[i + 4] & 63);
-    const int scale = (packed[i + 8] & 15) | ((packed[i] >> 2) & 0x30);
-    const int min = (packed[i + 8] >> 4) | ((packed[i + 4] >> 2) & 0x30);
-    out.scale[i + 4] = d * static_cast<float>(scale);
-    out.min[i + 4] = dmin * static_cast<float>(min);
+  for (size_t i = 0; i < 8; ++i) {
+    out.scale[i] = d * static_cast<float>(sub.scale[i]);
+    out.min[i] = dmin * static_cast<float>(sub.min[i]);
   }
   return out;
 }
 
 }  // namespace
+
+// The first four of each in the low bits of bytes 0..3 and 4..7; the others' low nibbles in bytes
+// 8..11, their upper bits atop bytes 0..7.
+SubScales sub_scales_q4_k(const std::byte* packed) {
+  const uint8_t* bytes = as_u8(packed);
+  SubScales out{};
+  for (size_t i = 0; i < 4; ++i) {
+    out.scale[i] = bytes[i] & 63;
+    out.min[i] = bytes[i + 4] & 63;
+    out.scale[i + 4] = static_cast<uint8_t>((bytes[i + 8] & 15) | ((bytes[i] >> 2) & 0x30));
+    out.min[i + 4] = static_cast<uint8_t>((bytes[i + 8] >> 4) | ((bytes[i + 4] >> 2) & 0x30));
+  }
+  return out;
+}
 
 // scales[16] (scale | min << 4), qs[64], d, dmin;  y = (d scale) q - (dmin min)
 void dequantize_block_q2_k(const std::byte* src, float* out) {
@@ -109,7 +118,7 @@ void dequantize_block_q3_k(const std::byte* src, float* out) {
 
 // d, dmin, scales[12], qs[128];  y = (d scale) q - (dmin min), by 32 values
 void dequantize_block_q4_k(const std::byte* src, float* out) {
-  const ScalesAndMins s = scales_q4_k(as_u8(src + 4), load_half(src), load_half(src + 2));
+  const ScalesAndMins s = scales_q4_k(src + 4, load_half(src), load_half(src + 2));
   const uint8_t* qs = as_u8(src + 16);
   for (size_t run = 0; run < 8; ++run) {
     const uint8_t* q = qs + run / 2 * kRun;
@@ -123,7 +132,7 @@ void dequantize_block_q4_k(const std::byte* src, float* out) {
 
 // d, dmin, scales[12], qh[32], qs[128]; as Q4_K with a fifth bit, that of run r in bit r of qh
 void dequantize_block_q5_k(const std::byte* src, float* out) {
-  const ScalesAndMins s = scales_q4_k(as_u8(src + 4), load_half(src), load_half(src + 2));
+  const ScalesAndMins s = scales_q4_k(src + 4, load_half(src), load_half(src + 2));
   const uint8_t* high = as_u8(src + 16);
   const uint8_t* qs = as_u8(src + 48);
   for (size_t run = 0; run < 8; ++run) {

@@ -460,9 +460,21 @@ class Info(Case):
         self.assertEqual(model["parameters"], sum(math.prod(t["shape"]) for t in model["tensors"]))
         for key in ("weight_bytes", "bytes_per_token", "kv_bytes_per_token"):
             self.assertGreater(model[key], 0)
+        self.assertEqual(model["scheme"], "int8")
         text = self.works(qllm("info", TINY, "--tensors")).decode()
         for tensor in model["tensors"]:
             self.assertIn(tensor["name"], text)
+
+    def test_the_scheme_decides_the_size(self):
+        sizes = {}
+        for scheme in ("fp32", "int8", "keep", "int4-g32", "int4-g64-sym"):
+            model = self.json(qllm("info", TINY, "--device", "reference", "--scheme", scheme, "--json"))["model"]
+            self.assertEqual(model["scheme"], scheme)
+            sizes[scheme] = model["weight_bytes"]
+        self.assertGreater(sizes["fp32"], sizes["int8"])
+        self.assertGreater(sizes["int8"], sizes["int4-g32"])
+        self.assertGreater(sizes["int4-g32"], sizes["int4-g64-sym"])
+        self.fails(qllm("info", TINY, "--scheme", "int4"), 2, "int4-g128")
 
     def test_bad_model(self):
         self.fails(qllm("info", path("absent.gguf")), 1, "absent.gguf")
@@ -537,6 +549,10 @@ class Perplexity(Case):
         document = self.json(qllm(*arguments))
         self.assertGreater(document["kl_mean"], 0)
         self.assertLess(document["kl_mean"], 0.1)
+        self.assertGreater(document["kl_stderr"], 0)
+        self.assertLess(document["kl_stderr"], document["kl_mean"])
+        self.assertGreater(document["perplexity_stderr"], 0)
+        self.assertGreaterEqual(document["top1_stderr"], 0)
         self.assertGreater(document["top1_agreement"], 0.5)
         same = self.json(qllm(*arguments, "--device", "reference"))
         self.assertAlmostEqual(same["kl_mean"], 0, places=12)

@@ -84,16 +84,18 @@ typedef int (*qllm_progress_fn)(const char* stage, double fraction, void* user);
 
 /** How to open a model. */
 typedef struct qllm_open_options {
-  size_t struct_size; /**< bytes of this struct as the caller knows it */
-  const char* device; /**< "cpu", "reference" (slow, exact) or "auto"; NULL: "auto" */
-  const char* scheme; /**< "int8", or "fp32" (reference only); NULL: what the device prefers */
-  const char* isa;    /**< kernel tier: "scalar", "avx2", …; NULL: the best */
-  const char* cpus;   /**< CPU list such as "0-3,8"; NULL: all that the process may use */
-  int64_t max_batch_tokens;  /**< tokens computed in one step of prefill; default 512 */
-  int32_t threads;           /**< workers; 0 (default): one per physical core */
-  int32_t large_pages;       /**< nonzero (default): ask the system for large pages */
-  qllm_log_fn log;           /**< may be NULL; used while the model lives */
-  void* log_user;            /**< handed to `log` */
+  size_t struct_size;       /**< bytes of this struct as the caller knows it */
+  const char* device;       /**< "cpu", "reference" (slow, exact) or "auto"; NULL: "auto" */
+  const char* scheme;       /**< "int8"; "int4-g32", "int4-g64", "int4-g128", each also with "-sym";
+                               "keep" (the file's own grid); "fp32" (reference only); NULL: what the
+                               device prefers */
+  const char* isa;          /**< kernel tier: "scalar", "avx2", …; NULL: the best */
+  const char* cpus;         /**< CPU list such as "0-3,8"; NULL: all that the process may use */
+  int64_t max_batch_tokens; /**< tokens computed in one step of prefill; default 512 */
+  int32_t threads;          /**< workers; 0 (default): one per physical core */
+  int32_t large_pages;      /**< nonzero (default): ask the system for large pages */
+  qllm_log_fn log;          /**< may be NULL; used while the model lives */
+  void* log_user;           /**< handed to `log` */
   qllm_progress_fn progress; /**< may be NULL; used until the model is open */
   void* progress_user;       /**< handed to `progress` */
 } qllm_open_options;
@@ -153,6 +155,7 @@ typedef struct qllm_model_info {
   float rope_base;
   int32_t tied_lm_head;      /**< nonzero: the embedding table is the LM head */
   int32_t has_chat_template; /**< nonzero: the file carries a template */
+  const char* scheme;        /**< how the weights are held: qllm_open_options.scheme */
 } qllm_model_info;
 
 /** Fills `info` up to its struct_size. Fails with invalid_argument. */

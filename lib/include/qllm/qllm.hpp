@@ -29,12 +29,15 @@ QLLM_API std::string version();
 /// How to open a model.
 struct OpenOptions {
   std::string device = "auto";  ///< "cpu", "reference" (slow, exact) or "auto" (cpu)
-  std::string scheme;  ///< "int8", or "fp32" (reference only); empty: int8 on the cpu, fp32 on the
-                       ///< reference
-  std::string isa;     ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni", "amx");
-                       ///< empty: the best
-  int threads = 0;     ///< workers; 0: one per physical core that the process may use
-  std::string cpus;    ///< CPU list such as "0-3,8"; empty: all that the process may use
+  /// How weights are held: "int8" (per output); "int4-g32", "int4-g64", "int4-g128" (4 bits in
+  /// groups with a minimum; with "-sym" behind it, symmetric); "keep" (on the grid of the file,
+  /// int8 in groups of 32 where it has none); "fp32" (reference only). Empty: int8 on the cpu, fp32
+  /// on the reference.
+  std::string scheme;
+  std::string isa;   ///< kernel tier by name ("scalar", "avx2", "avxvnni", "avx512vnni", "amx");
+                     ///< empty: the best
+  int threads = 0;   ///< workers; 0: one per physical core that the process may use
+  std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
   bool large_pages = true;         ///< ask the system for large pages
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
@@ -73,6 +76,7 @@ struct ModelInfo {
   bool has_chat_template = false;
   int64_t parameters = 0;
   int64_t file_bytes = 0;       // 0 for a synthetic model
+  std::string scheme;           // how the weights are held: OpenOptions::scheme
   int64_t weight_bytes = 0;     // packed, in memory; predicted where the model is only inspected
   int64_t bytes_per_token = 0;  // read by one decode step at depth 0
   int64_t ops_per_token = 0;    // of its linears but the LM head; a multiply-add is two
@@ -154,7 +158,8 @@ class QLLM_API Model {
 };
 
 /// Looks at a model without loading its weights: what `qllm info` shows.
-QLLM_API ModelInfo inspect_model(const std::string& path);
+/// Device and scheme of `options` decide the predicted sizes.
+QLLM_API ModelInfo inspect_model(const std::string& path, const OpenOptions& options = {});
 /// The tokenizer of a model file alone, as tokenize() and detokenize() of a Model.
 class QLLM_API Vocabulary {
  public:

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "quant/group_quant.h"
 #include "support/errors.h"
 #include "support/gguf_builder.h"
 
@@ -86,6 +87,37 @@ TEST_CASE("gguf source: two threads at once read the same") {
   source.read_rows("m8", 0, 7, a.data());
   other.join();
   CHECK(a == b);
+}
+
+TEST_CASE("gguf source: the grid of a tensor, and its rows on it") {
+  const auto bytes = some_file();
+  const GgufTensorSource source(GgufFile::parse(bytes, "mem"));
+  CHECK(!source.grid("m32"));
+  CHECK(!source.grid("m16"));
+  const std::optional<GroupFormat> grid = source.grid("m8");
+  REQUIRE(grid == GroupFormat{8, 32, GroupScales::f16});
+  std::vector<float> expected(64);
+  std::vector<float> found(64);
+  GroupRow row;
+  for (int64_t r = 0; r < 7; ++r) {
+    source.read_rows("m8", r, 1, expected.data());
+    source.read_grid_row("m8", r, &row);
+    dequantize_group_row(*grid, row, found.data());
+    CHECK(found == expected);
+  }
+}
+
+TEST_CASE("gguf source: grid rows that do not exist are refused") {
+  const auto bytes = some_file();
+  const GgufTensorSource source(GgufFile::parse(bytes, "mem"));
+  GroupRow row;
+  const auto read = [&](const char* name, int64_t r) { source.read_grid_row(name, r, &row); };
+  test::check_error(ErrorCode::not_found, "tensor none", [&] { source.grid("none"); });
+  test::check_error(ErrorCode::not_found, "tensor none", [&] { read("none", 0); });
+  test::check_error(ErrorCode::unsupported, "2 dimensions, found 3", [&] { source.grid("t"); });
+  test::check_error(ErrorCode::invalid_argument, "asked of 7", [&] { read("m8", 7); });
+  test::check_error(ErrorCode::invalid_argument, "asked of 7", [&] { read("m8", -1); });
+  test::check_error(ErrorCode::unsupported, "m32", [&] { read("m32", 0); });
 }
 
 }  // namespace qllm

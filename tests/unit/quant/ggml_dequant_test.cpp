@@ -13,6 +13,8 @@
 #include <vector>
 
 #include "quant/float_bits.h"
+#include "quant/ggml_grid.h"
+#include "quant/group_quant.h"
 
 namespace qllm {
 namespace {
@@ -74,6 +76,32 @@ TEST_CASE("dequantize_row: equals the goldens bit for bit, for every type") {
     }
   }
   CHECK(seen.size() == 13);
+}
+
+TEST_CASE("grid rows: dequantized, equal the goldens bit for bit, unaligned too") {
+  int seen = 0;
+  for (const Golden& g : read_goldens()) {
+    const GgmlTypeInfo& info = *find_ggml_type(g.type);
+    const std::optional<GroupFormat> format = ggml_grid(info.type);
+    if (!format) continue;
+    ++seen;
+    CAPTURE(info.name);
+    std::vector<std::byte> shifted(g.row_bytes + 1);
+    for (uint32_t row = 0; row < g.rows; ++row) {
+      std::memcpy(shifted.data() + 1, g.data.data() + row * g.row_bytes, g.row_bytes);
+      GroupRow on_grid;
+      read_ggml_grid_row(info.type, shifted.data() + 1, g.values, &on_grid);
+      REQUIRE(on_grid.q.size() == g.values);
+      std::vector<float> out(g.values, -1.0F);
+      dequantize_group_row(*format, on_grid, out.data());
+      for (uint32_t i = 0; i < g.values; ++i) {
+        CAPTURE(i);
+        const float expected = g.expected[row * g.values + i];
+        REQUIRE(std::bit_cast<uint32_t>(out[i]) == std::bit_cast<uint32_t>(expected));
+      }
+    }
+  }
+  CHECK(seen == 4);
 }
 
 TEST_CASE("dequantize_row: unaligned source") {
