@@ -1,6 +1,7 @@
-// The int8 kernels of the registry, and oneDNN, over (M, N, K): time, GB/s of weights, GOP/s, and
-// percent of the read bandwidth that the same run measures. Each thread owns a share of N, as in a
-// step; the weights of a case are at least --bytes, so that they come from memory.
+// The kernels of the registries, int8 and in groups, and oneDNN, over (M, N, K): time, GB/s of
+// weights, GOP/s, and percent of the read bandwidth that the same run measures. Each thread owns a
+// share of N, as in a step; the weights of a case are at least --bytes, so that they come from
+// memory.
 //
 //   bench/matmul [--json] [--repeat N] [--threads N] [--m M,M,...] [--shape N,K] [any flag of
 //   Google Benchmark]
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "kernels/ceiling.h"
+#include "kernels/group_dot.h"
 #include "onednn/onednn_tiles.h"
 #include "quant/packing.h"
 
@@ -86,6 +88,16 @@ int64_t tile_columns(const Case& c) {
   return std::max(kBlockN, kTileBytes / 4 / c.m / kBlockN * kBlockN);
 }
 
+/// The counters of a case that read `bytes` and made `products` in each iteration.
+void count(benchmark::State& state, const Arena& arena, double seconds, double bytes,
+           double products) {
+  const double passes = static_cast<double>(state.iterations()) / seconds;
+  state.counters["GB/s"] = bytes * passes / 1e9;
+  state.counters["GOP/s"] = 2e-9 * products * passes;
+  state.counters["percent_of_read"] = 100 * bytes * passes / arena.ceiling;
+  state.counters["read_GB/s"] = arena.ceiling / 1e9;
+}
+
 template <typename Run>
 void measure(benchmark::State& state, const Arena& arena, const Case& c, int64_t columns,
              const Run& run) {
@@ -110,12 +122,8 @@ void measure(benchmark::State& state, const Arena& arena, const Case& c, int64_t
     }
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  const double bytes = static_cast<double>(c.layers() * c.n * c.k);
-  const double rate = bytes * static_cast<double>(state.iterations()) / took.count();
-  state.counters["GB/s"] = rate / 1e9;
-  state.counters["GOP/s"] = 2e-9 * rate * static_cast<double>(c.m);
-  state.counters["percent_of_read"] = 100 * rate / arena.ceiling;
-  state.counters["read_GB/s"] = arena.ceiling / 1e9;
+  const auto bytes = static_cast<double>(c.layers() * c.n * c.k);
+  count(state, arena, took.count(), bytes, bytes * static_cast<double>(c.m));
 }
 
 void bench_kernel(benchmark::State& state, const Arena& arena, const cpu::DotKernel& kernel,
@@ -134,6 +142,60 @@ void bench_onednn(benchmark::State& state, const Arena& arena, const Case& c) {
   });
 }
 
+struct NamedFormat {
+  const char* name;
+  GroupFormat format;
+};
+
+constexpr NamedFormat kFormats[] = {
+    {"int4-g32", {4, 32, GroupScales::f16_min}}, {"int4-g128", {4, 128, GroupScales::f16_min}},
+    {"int4-g32-sym", {4, 32, GroupScales::f16}}, {"int4-g128-sym", {4, 128, GroupScales::f16}},
+    {"q4_k", {4, 32, GroupScales::k_quant}},     {"int8-g32", {8, 32, GroupScales::f16}},
+};
+
+/// Weights in groups: the arena's bytes as records, whatever their scales say.
+void bench_groups(benchmark::State& state, const Arena& arena, const cpu::GroupDotKernel& kernel,
+                  const GroupFormat& format, const Case& c) {
+  const int64_t k = format.padded_k(c.k);
+  const int64_t groups = k / format.group;
+  const int64_t bytes = c.n / kBlockN * format.column_bytes(k);
+  const int64_t layers = c.m <= 64 ? kBytes / bytes : 1;
+  const auto x = allocate<int8_t>(c.m * k);
+  const auto y = allocate<float>(c.m * c.n);
+  const std::vector<float> x_scale(static_cast<size_t>(c.m * groups), 1.0F);
+  const std::vector<int32_t> x_sum(static_cast<size_t>(c.m * groups), 1);
+  for (int64_t i = 0; i < c.m * k; ++i) x.get()[i] = static_cast<int8_t>(i * 7 % 127);
+  const auto start = std::chrono::steady_clock::now();
+  for (auto _ : state) {
+#pragma omp parallel num_threads(arena.threads)
+    {
+      const Shard s = shard_of(c, omp_get_thread_num(), arena.threads);
+      const int64_t offset = s.begin / kBlockN * format.column_bytes(k);
+      for (int64_t layer = 0; layer < layers; ++layer) {
+        const auto* w = reinterpret_cast<const std::byte*>(arena.weights.get());
+        kernel.run({format, x.get(), x_scale.data(), x_sum.data(), w + layer * bytes + offset,
+                    y.get() + s.begin, c.m, s.count, k, k, groups, c.n});
+      }
+    }
+  }
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+  count(state, arena, took.count(), static_cast<double>(layers * bytes),
+        static_cast<double>(layers * c.n * c.k * c.m));
+}
+
+void register_groups(const Arena& arena, const Case& c, const std::string& shape) {
+  for (const cpu::GroupDotKernel& kernel : cpu::group_dot_kernels()) {
+    if (!cpu::isa_available(kernel.isa) || kernel.isa == cpu::Isa::scalar) continue;
+    for (const NamedFormat& named : kFormats) {
+      const std::string name = std::string(kernel.name) + "/" + named.name + shape;
+      benchmark::RegisterBenchmark(name.c_str(), bench_groups, std::cref(arena), std::cref(kernel),
+                                   std::cref(named.format), c)
+          ->UseRealTime()
+          ->Unit(benchmark::kMillisecond);
+    }
+  }
+}
+
 void register_case(const Arena& arena, const Case& c) {
   const auto shape =
       "/M:" + std::to_string(c.m) + "/N:" + std::to_string(c.n) + "/K:" + std::to_string(c.k);
@@ -145,6 +207,7 @@ void register_case(const Arena& arena, const Case& c) {
     finish(benchmark::RegisterBenchmark((kernel.name + shape).c_str(), bench_kernel,
                                         std::cref(arena), std::cref(kernel), c));
   }
+  register_groups(arena, c, shape);
   if (cpu::onednn_accepts(cpu::best_isa())) {
     finish(benchmark::RegisterBenchmark(("onednn" + shape).c_str(), bench_onednn, std::cref(arena),
                                         c));

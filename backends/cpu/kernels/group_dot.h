@@ -34,7 +34,7 @@ struct GroupDotArgs {
 };
 
 struct GroupDotKernel {
-  const char* name;  // "group_dot_s8_n64_avx2"
+  const char* name;  // "group_dot_s8_n64_stream_avx2"
   Isa isa;
   int64_t m_min;  // the range of M that it is meant for; correct for every M >= 1
   int64_t m_max;
@@ -43,7 +43,7 @@ struct GroupDotKernel {
 
 std::span<const GroupDotKernel> group_dot_kernels();
 
-/// The kernel of a tier for M tokens. Never null for an available tier.
+/// The kernel of a tier for M tokens; amx uses avx512vnni's. Never null for an available tier.
 const GroupDotKernel& select_group_dot_kernel(Isa isa, int64_t m);
 
 }  // namespace qllm::cpu

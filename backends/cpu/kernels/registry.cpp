@@ -1,8 +1,9 @@
-// The tables behind dot.h and vec.h.
+// The tables behind dot.h, group_dot.h and vec.h.
 #include <algorithm>
 #include <limits>
 
 #include "kernels/dot.h"
+#include "kernels/group_dot.h"
 #include "kernels/vec.h"
 
 namespace qllm::cpu {
@@ -13,6 +14,13 @@ namespace qllm::cpu {
   }
 #include "kernels/dot_kernels.inc"
 #undef QLLM_DOT_KERNEL
+
+#define QLLM_GROUP_DOT_KERNEL(tier, variant, m_min, m_max)            \
+  namespace tier {                                                    \
+  void group_dot_s8_n64_##variant(const GroupDotArgs& args) noexcept; \
+  }
+#include "kernels/group_dot_kernels.inc"
+#undef QLLM_GROUP_DOT_KERNEL
 
 namespace scalar {
 const VecKernels& vec_kernels() noexcept;
@@ -36,7 +44,27 @@ constexpr DotKernel kDotKernels[] = {
 #undef QLLM_DOT_KERNEL
 };
 
+constexpr GroupDotKernel kGroupDotKernels[] = {
+#define QLLM_GROUP_DOT_KERNEL(tier, variant, m_min, m_max)          \
+  {"group_dot_s8_n64_" #variant "_" #tier, Isa::tier, m_min, m_max, \
+   &tier::group_dot_s8_n64_##variant},
+#include "kernels/group_dot_kernels.inc"
+#undef QLLM_GROUP_DOT_KERNEL
+};
+
 }  // namespace
+
+std::span<const GroupDotKernel> group_dot_kernels() { return kGroupDotKernels; }
+
+const GroupDotKernel& select_group_dot_kernel(Isa isa, int64_t m) {
+  if (isa == Isa::amx) isa = Isa::avx512vnni;
+  const GroupDotKernel* best = nullptr;
+  for (const GroupDotKernel& kernel : kGroupDotKernels) {
+    if (kernel.isa != isa) continue;
+    if (best == nullptr || m >= kernel.m_min) best = &kernel;  // ranges ascend within a tier
+  }
+  return best != nullptr ? *best : kGroupDotKernels[0];
+}
 
 std::span<const DotKernel> dot_kernels() { return kDotKernels; }
 

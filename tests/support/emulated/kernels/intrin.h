@@ -6,11 +6,21 @@
 #define SIMDE_ENABLE_NATIVE_ALIASES
 #include <simde/x86/avx2.h>
 #include <simde/x86/avx512/add.h>
+#include <simde/x86/avx512/and.h>
+#include <simde/x86/avx512/cvt.h>
 #include <simde/x86/avx512/dpbusd.h>
+#include <simde/x86/avx512/fmadd.h>
+#include <simde/x86/avx512/fnmadd.h>
 #include <simde/x86/avx512/loadu.h>
+#include <simde/x86/avx512/mul.h>
 #include <simde/x86/avx512/set1.h>
 #include <simde/x86/avx512/setzero.h>
+#include <simde/x86/avx512/slli.h>
+#include <simde/x86/avx512/srli.h>
 #include <simde/x86/avx512/storeu.h>
+#include <simde/x86/avx512/sub.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
 
 namespace qllm::cpu {
 namespace {
@@ -22,6 +32,33 @@ inline void pin(Vector& /*sum*/) {}
 // SIMDe has AVX-512's form of the instruction; AVX-VNNI's computes the same.
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(src, a, b) simde_mm256_dpbusd_epi32(src, a, b)
+
+// Not in every SIMDe.
+inline simde__m512 qllm_emulated_cvtepi32_ps(simde__m512i v) {
+  int32_t in[16];
+  float out[16];
+  simde_mm512_storeu_si512(in, v);
+  for (int i = 0; i < 16; ++i) out[i] = static_cast<float>(in[i]);
+  return simde_mm512_loadu_ps(out);
+}
+inline simde__m512 qllm_emulated_cvtph_ps(simde__m256i v) {
+  simde__m256 halves[2] = {simde_mm256_cvtph_ps(simde_mm256_extracti128_si256(v, 0)),
+                           simde_mm256_cvtph_ps(simde_mm256_extracti128_si256(v, 1))};
+  return simde_mm512_loadu_ps(halves);
+}
+inline simde__m512i qllm_emulated_cvtepu8_epi32(simde__m128i v) {
+  uint8_t in[16];
+  int32_t out[16];
+  simde_mm_storeu_si128(reinterpret_cast<simde__m128i*>(in), v);
+  for (int i = 0; i < 16; ++i) out[i] = in[i];
+  return simde_mm512_loadu_si512(out);
+}
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps(v) qllm_emulated_cvtph_ps(v)
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepu8_epi32(v) qllm_emulated_cvtepu8_epi32(v)
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps(v) qllm_emulated_cvtepi32_ps(v)
 
 #define avx2 avx2_emulated
 #define avxvnni avxvnni_emulated
