@@ -18,17 +18,37 @@ constexpr float kLargestHalf = 65504.0F;
 /// The values of one group, made finite.
 struct Group {
   std::array<float, kMaxGroup> v;
-  int64_t size = 0;
+  size_t size = 0;
+  float low = 0.0F;
+  float high = 0.0F;
 };
+
+float finite(float x) {
+  const float low = x > -kLargestHalf ? x : -kLargestHalf;  // NaN: -65504, mended below
+  const float cut = low < kLargestHalf ? low : kLargestHalf;
+  return std::isnan(x) ? 0.0F : cut;
+}
 
 Group read_group(const float* x, int64_t size) {
   Group g;
-  g.size = size;
-  for (int64_t i = 0; i < size; ++i) {
-    const float low = x[i] > -kLargestHalf ? x[i] : -kLargestHalf;
-    const float cut = low < kLargestHalf ? low : kLargestHalf;
-    g.v[static_cast<size_t>(i)] = std::isnan(x[i]) ? 0.0F : cut;
+  g.size = static_cast<size_t>(size);
+  std::array<float, kLanes> low;
+  std::array<float, kLanes> high;
+  low.fill(finite(x[0]));
+  high.fill(low[0]);
+  const auto take = [&](size_t i, size_t lane) {
+    const float v = finite(x[i]);
+    g.v[i] = v;
+    low[lane] = v < low[lane] ? v : low[lane];
+    high[lane] = v > high[lane] ? v : high[lane];
+  };
+  const size_t whole = g.size - g.size % kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) take(i + j, j);
   }
+  for (size_t i = whole; i < g.size; ++i) take(i, 0);
+  g.low = *std::min_element(low.begin(), low.end());
+  g.high = *std::max_element(high.begin(), high.end());
   return g;
 }
 
@@ -63,12 +83,11 @@ float squared_error(const Group& g, const Grid& grid) {
     return e * e;
   };
   std::array<float, kLanes> lanes{};
-  const auto size = static_cast<size_t>(g.size);
-  const size_t whole = size - size % kLanes;
+  const size_t whole = g.size - g.size % kLanes;
   for (size_t i = 0; i < whole; i += kLanes) {
     for (size_t j = 0; j < kLanes; ++j) lanes[j] += square(g.v[i + j]);
   }
-  for (size_t i = whole; i < size; ++i) lanes[0] += square(g.v[i]);
+  for (size_t i = whole; i < g.size; ++i) lanes[0] += square(g.v[i]);
   return sum_lanes(lanes);
 }
 
@@ -107,31 +126,21 @@ constexpr std::array<float, 3> kShrink = {0.95F, 0.9F, 0.85F};
 
 // The whole range; 4 bits: or a part of it about the same centre.
 Grid fit_with_min(const Group& g, int bits) {
-  const auto [low, high] = std::minmax_element(g.v.begin(), g.v.begin() + g.size);
   const auto top = static_cast<float>((1 << bits) - 1);
-  const float range = *high - *low;
-  const Grid whole = rounded({0.0F, top, range / top, *low});
+  const float range = g.high - g.low;
+  const Grid whole = rounded({0.0F, top, range / top, g.low});
   if (bits == 8) return whole;
   BestGrid best(g, whole);
   for (float part : kShrink) {
-    best.offer(rounded({0.0F, top, part * range / top, *low + 0.5F * (1.0F - part) * range}));
+    best.offer(rounded({0.0F, top, part * range / top, g.low + 0.5F * (1.0F - part) * range}));
   }
   return best.grid();
-}
-
-float value_of_largest_magnitude(const Group& g) {
-  float most = 0.0F;
-  for (int64_t i = 0; i < g.size; ++i) {
-    const float v = g.v[static_cast<size_t>(i)];
-    if (std::fabs(v) > std::fabs(most)) most = v;
-  }
-  return most;
 }
 
 // 8 bits: -127..127. 4 bits: -8..7, the end of the longer side on the value farthest from 0, so
 // that the scale may be negative; or on a part of it; or the end of the shorter side.
 Grid fit_symmetric(const Group& g, int bits) {
-  const float most = value_of_largest_magnitude(g);
+  const float most = -g.low > g.high ? g.low : g.high;
   if (bits == 8) return rounded({-127.0F, 127.0F, std::fabs(most) / 127.0F, 0.0F});
   BestGrid best(g, rounded({-8.0F, 7.0F, most / -8.0F, 0.0F}));
   for (float part : kShrink) best.offer(rounded({-8.0F, 7.0F, part * most / -8.0F, 0.0F}));
@@ -141,8 +150,8 @@ Grid fit_symmetric(const Group& g, int bits) {
 
 void write_codes(const Group& g, const Grid& grid, int32_t zero, uint8_t* q) {
   const float inv = inverse(grid.scale);
-  for (int64_t i = 0; i < g.size; ++i) {
-    const float code = nearest_code(g.v[static_cast<size_t>(i)], grid, inv);
+  for (size_t i = 0; i < g.size; ++i) {
+    const float code = nearest_code(g.v[i], grid, inv);
     q[i] = static_cast<uint8_t>(static_cast<int32_t>(code) + zero);
   }
 }
