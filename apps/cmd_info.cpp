@@ -64,6 +64,7 @@ Json model_json(const ModelInfo& model) {
   json["rms_norm_eps"] = model.rms_norm_eps;
   json["rope_base"] = model.rope_base;
   json["tied_lm_head"] = model.tied_lm_head;
+  json["rotated"] = model.rotated;
   json["tokenizer"] = model.tokenizer;
   json["has_chat_template"] = model.has_chat_template;
   Json& tensors = json["tensors"] = Json::array();
@@ -128,7 +129,8 @@ std::string model_text(const ModelInfo& model, bool all_tensors) {
   table.row({"tokenizer", fmt::format("{}{}", model.tokenizer.empty() ? "none" : model.tokenizer,
                                       model.has_chat_template ? ", chat template" : "")});
   table.row({"file", human_bytes(model.file_bytes)});
-  table.row({"weights", human_bytes(model.weight_bytes) + " in memory, " + model.scheme});
+  table.row({"weights", human_bytes(model.weight_bytes) + " in memory, " + model.scheme +
+                            (model.rotated ? ", rotated" : "")});
   table.row({"read per token",
              fmt::format("{} + {} per token of context", human_bytes(model.bytes_per_token),
                          human_bytes(model.kv_bytes_per_token))});

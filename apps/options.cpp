@@ -64,6 +64,10 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
                              "int4-g64-sym", "int4-g128-sym", "keep", "fp32"}))
       ->type_name("NAME")
       ->group(group);
+  command
+      .add_flag("--no-rotate", no_rotate,
+                "int8: quantize the weights as they are, not rotated (less exact)")
+      ->group(group);
   command.add_flag("--no-cache", no_cache, "keep no packed copy of the model on disk")
       ->group(group);
   command.add_option("--log-level", log_level, "debug, info, warning or error")
@@ -82,6 +86,7 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   OpenOptions options;
   options.device = device;
   options.scheme = scheme;
+  options.rotate = !no_rotate;
   options.isa = isa;
   options.threads = threads;
   options.cpus = cpus;

@@ -17,6 +17,7 @@ struct CommonOptions {
   std::string device = "auto";
   std::string isa;
   std::string scheme;
+  bool no_rotate = false;
   bool no_cache = false;
   std::string log_level = "warning";
   bool quiet = false;

@@ -32,6 +32,7 @@ qllm_open_options default_open_options() {
   out.max_batch_tokens = d.max_batch_tokens;
   out.threads = d.threads;
   out.large_pages = d.large_pages ? 1 : 0;
+  out.rotate = d.rotate ? 1 : 0;
   return out;
 }
 
@@ -78,6 +79,7 @@ OpenOptions to_cpp(const qllm_open_options* given) {
   out.max_batch_tokens = o.max_batch_tokens;
   out.threads = o.threads;
   out.large_pages = o.large_pages != 0;
+  out.rotate = o.rotate != 0;
   if (o.log != nullptr) {
     out.log = [fn = o.log, user = o.log_user](int level, std::string_view line) {
       fn(level, std::string(line).c_str(), user);
@@ -146,6 +148,7 @@ qllm_model_info to_c(const ModelInfo& info) {
   out.tied_lm_head = info.tied_lm_head ? 1 : 0;
   out.has_chat_template = info.has_chat_template ? 1 : 0;
   out.scheme = info.scheme.c_str();
+  out.rotated = info.rotated ? 1 : 0;
   return out;
 }
 

@@ -46,6 +46,7 @@ ModelInfo describe_config(const ModelConfig& c) {
   info.rms_norm_eps = c.rms_norm_eps;
   info.rope_base = c.rope_base;
   info.tied_lm_head = c.tied_lm_head;
+  info.parameters = parameter_count(build_llama(c));
   info.kv_bytes_per_token = 2 * c.n_layers * c.n_kv_heads * c.head_dim * kKvElementBytes;
   return info;
 }
@@ -87,7 +88,6 @@ void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource&
   info->scheme = to_string(scheme);
   info->weight_bytes = bytes.in_memory;
   info->bytes_per_token = bytes.per_step;
-  info->parameters = bytes.parameters;
   info->ops_per_token = linear_ops(graph);
 }
 

@@ -9,6 +9,7 @@
 #include "graph/graph.h"
 #include "model/config.h"
 #include "model/gguf.h"
+#include "model/rotation.h"
 #include "qllm/qllm.hpp"
 #include "text/tokenizer.h"
 
@@ -39,8 +40,9 @@ class ModelImpl {
   PlanLimits limits;
 
  private:
-  void load(const Graph& graph, std::shared_ptr<const TensorSource> source,
-            const OpenOptions& options);
+  /// `source` has the tensors as they are.
+  void load(const Graph& graph, const Rotations& rotations,
+            std::shared_ptr<const TensorSource> source, const OpenOptions& options);
   std::shared_ptr<const Weights> weights_;
   std::unique_ptr<Plan> plan_;
   std::mutex plan_mutex_;
@@ -50,11 +52,13 @@ BackendOptions backend_options(const OpenOptions& options);
 MachineInfo machine_info(const Backend& backend);
 /// The scheme that the options name, or the default of their device.
 Scheme choose_scheme(const OpenOptions& options);
+/// The rotations of a model opened so: for int8 all that its sizes allow.
+Rotations choose_rotations(const ModelConfig& config, const OpenOptions& options);
 /// What a configuration says.
 ModelInfo describe(const ModelConfig& config);
 /// What a file says of itself.
 ModelInfo describe(const GgufFile& file, const ModelConfig& config);
-/// Adds the sizes that the weights will have under a scheme.
+/// Adds the sizes that the weights of `graph` will have under a scheme.
 void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
                    ModelInfo* info);
 

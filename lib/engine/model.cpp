@@ -75,6 +75,11 @@ BackendOptions backend_options(const OpenOptions& options) {
   return b;
 }
 
+Rotations choose_rotations(const ModelConfig& config, const OpenOptions& options) {
+  const bool rotates = options.rotate && choose_scheme(options).kind == SchemeKind::int8;
+  return rotates ? llama_rotations(config) : Rotations{};
+}
+
 ModelImpl::ModelImpl(const std::string& path, const OpenOptions& options)
     : file(GgufFile::open(path)) {
   config = config_from_gguf(*file);
@@ -83,22 +88,25 @@ ModelImpl::ModelImpl(const std::string& path, const OpenOptions& options)
   const auto n_tokens = static_cast<int64_t>(own_tokenizer->vocab().tokens.size());
   require(n_tokens <= config.vocab_size, ErrorCode::bad_format,
           "{}: tokenizer of {} tokens, embedding of {}", path, n_tokens, config.vocab_size);
-  const Graph graph = build_llama(config);
+  const Rotations rotations = choose_rotations(config, options);
+  const Graph graph = build_llama(config, rotations);
   info = describe(*file, config);
   info.tokenizer = tokenizer_name(own_tokenizer->vocab());
   info.has_chat_template = !own_tokenizer->vocab().chat_template.empty();
-  load(graph, std::make_shared<GgufTensorSource>(file), options);
+  load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
 }
 
 ModelImpl::ModelImpl(const SyntheticShape& shape, const OpenOptions& options)
     : config(synthetic_config(shape)) {
-  const Graph graph = build_llama(config);
+  const Rotations rotations = choose_rotations(config, options);
+  const Graph graph = build_llama(config, rotations);
   info = describe(config);
-  load(graph, std::make_shared<SyntheticSource>(graph, shape.seed), options);
+  load(graph, rotations, std::make_shared<SyntheticSource>(build_llama(config), shape.seed),
+       options);
 }
 
-void ModelImpl::load(const Graph& graph, std::shared_ptr<const TensorSource> source,
-                     const OpenOptions& options) {
+void ModelImpl::load(const Graph& graph, const Rotations& rotations,
+                     std::shared_ptr<const TensorSource> source, const OpenOptions& options) {
   require(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMaxBatchTokens,
           ErrorCode::invalid_argument, "max_batch_tokens: {} is not in [1, {}]",
           options.max_batch_tokens, kMaxBatchTokens);
@@ -107,6 +115,7 @@ void ModelImpl::load(const Graph& graph, std::shared_ptr<const TensorSource> sou
   predict_sizes(graph, choose_scheme(options), *source, &info);
   try {
     backend = make_backend(options.device, backend_options(options));
+    source = rotate_llama(config, rotations, std::move(source));
     weights_ = backend->load(graph, std::move(source), options.progress);
     plan_ = backend->compile(graph, weights_, limits);
   } catch (const std::bad_alloc&) {
@@ -115,6 +124,7 @@ void ModelImpl::load(const Graph& graph, std::shared_ptr<const TensorSource> sou
   }
   require(!options.progress || options.progress("loading", 1.0), ErrorCode::cancelled,
           "loading: cancelled");
+  info.rotated = rotations.any();
   info.weight_bytes = weights_->bytes();
   info.bytes_per_token = weights_->bytes_per_step();
 }
@@ -201,8 +211,11 @@ ModelInfo inspect_model(const std::string& path, const OpenOptions& options) {
   const auto file = GgufFile::open(path);
   const ModelConfig config = config_from_gguf(*file);
   check_tensors(*file, config);
+  const Rotations rotations = choose_rotations(config, options);
   ModelInfo info = describe(*file, config);
-  predict_sizes(build_llama(config), choose_scheme(options), GgufTensorSource(file), &info);
+  predict_sizes(build_llama(config, rotations), choose_scheme(options), GgufTensorSource(file),
+                &info);
+  info.rotated = rotations.any();
   const Vocab vocab = vocab_from_gguf(*file);
   info.tokenizer = tokenizer_name(vocab);
   info.has_chat_template = !vocab.chat_template.empty();

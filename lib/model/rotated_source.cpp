@@ -1,10 +1,13 @@
 #include "model/rotated_source.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
+#include <new>
 #include <utility>
 
 #include "core/error.h"
@@ -15,7 +18,7 @@ namespace {
 
 constexpr size_t kMostLive = 2;    // float32 tensors held at a time
 constexpr int64_t kRowChunk = 16;  // rows that a thread reads at a time
-constexpr int64_t kLanes = 16;     // columns that are turned at a time: a line of each row
+constexpr int64_t kLanes = 16;     // columns that are turned at a time: two lines of each row
 
 /// `count` items of work shared by all threads that come; each leaves when all items are done.
 class SharedWork {
@@ -63,20 +66,29 @@ class SharedWork {
 /// time.
 class RotatedSource::Mixed {
  public:
-  explicit Mixed(const TensorRotation& rotation)
-      : rotation_(rotation),
-        data_(new float[static_cast<size_t>(rotation.rows * rotation.columns)]),
+  /// `memory` holds rows x columns values or more.
+  Mixed(const RotatedSource& source, const TensorRotation& rotation, Memory memory)
+      : source_(source),
+        rotation_(rotation),
+        data_(std::move(memory)),
         rows_(ceil_div(rotation.rows, kRowChunk)),
         stripes_(ceil_div(rotation.columns, kLanes)) {}
 
+  ~Mixed() { source_.give_back(std::move(data_)); }
+  Mixed(const Mixed&) = delete;
+  Mixed& operator=(const Mixed&) = delete;
+
   bool is(const TensorRotation& rotation) const { return &rotation == &rotation_; }
 
-  void make(const RotatedSource& source) {
+  void make() {
+    if (made_.load(std::memory_order_acquire)) return;
     rows_.help([&](int64_t i) {
       const int64_t row = i * kRowChunk;
-      source.read_turned(rotation_, row, std::min(kRowChunk, rotation_.rows - row), at(row, 0));
+      source_.read_turned(rotation_, row, std::min(kRowChunk, rotation_.rows - row), at(row, 0));
     });
-    stripes_.help([&](int64_t i) { turn_stripe(source, i * kLanes); });
+    std::vector<float> stripe(static_cast<size_t>(rotation_.rows * kLanes));
+    stripes_.help([&](int64_t i) { turn_stripe(i * kLanes, stripe.data()); });
+    made_.store(true, std::memory_order_release);
   }
 
   /// Whether all rows are out with these.
@@ -88,23 +100,29 @@ class RotatedSource::Mixed {
  private:
   float* at(int64_t row, int64_t column) { return data_.get() + row * rotation_.columns + column; }
 
-  void turn_stripe(const RotatedSource& source, int64_t column) {
-    const auto bytes =
-        static_cast<size_t>(std::min(kLanes, rotation_.columns - column)) * sizeof(float);
-    std::vector<float> stripe(static_cast<size_t>(rotation_.rows * kLanes));
-    for (int64_t r = 0; r < rotation_.rows; ++r) {
-      std::memcpy(stripe.data() + r * kLanes, at(r, column), bytes);
-    }
-    source.turn(rotation_.turn_rows, stripe.data(), rotation_.rows, kLanes);
-    for (int64_t r = 0; r < rotation_.rows; ++r) {
-      std::memcpy(at(r, column), stripe.data() + r * kLanes, bytes);
+  /// `stripe`: scratch [rows, kLanes].
+  void turn_stripe(int64_t column, float* stripe) {
+    const int64_t count = std::min(kLanes, rotation_.columns - column);
+    for (int64_t r = 0; r < rotation_.rows; ++r) copy(at(r, column), count, stripe + r * kLanes);
+    source_.turn(rotation_.turn_rows, stripe, rotation_.rows, kLanes);
+    for (int64_t r = 0; r < rotation_.rows; ++r) copy(stripe + r * kLanes, count, at(r, column));
+  }
+
+  /// Mostly whole lines: then without a call.
+  static void copy(const float* from, int64_t count, float* to) {
+    if (count == kLanes) {
+      std::memcpy(to, from, kLanes * sizeof(float));
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(count) * sizeof(float));
     }
   }
 
-  const TensorRotation& rotation_;  // of the source, which outlives this
-  std::unique_ptr<float[]> data_;   // [rows, columns]
+  const RotatedSource& source_;  // outlives this
+  const TensorRotation& rotation_;
+  Memory data_;  // [rows, columns]
   SharedWork rows_;
   SharedWork stripes_;
+  std::atomic<bool> made_{false};
   std::atomic<int64_t> handed_out_{0};
 };
 
@@ -113,6 +131,10 @@ RotatedSource::RotatedSource(std::shared_ptr<const TensorSource> source,
                              std::shared_ptr<const ResidualRotation> residual)
     : source_(std::move(source)), rotations_(std::move(rotations)), residual_(std::move(residual)) {
   for (const auto& [name, rotation] : rotations_) {
+    if (rotation.turn_rows.kind != Turn::Kind::none) {
+      most_mixed_ = std::max(most_mixed_, static_cast<size_t>(rotation.rows * rotation.columns));
+      ++to_come_;
+    }
     if (rotation.gain.empty()) continue;
     std::vector<float>& gain = gains_[rotation.gain];
     if (!gain.empty()) continue;
@@ -121,7 +143,10 @@ RotatedSource::RotatedSource(std::shared_ptr<const TensorSource> source,
   }
 }
 
-RotatedSource::~RotatedSource() = default;
+RotatedSource::~RotatedSource() {
+  to_come_ = 0;
+  std::vector<std::shared_ptr<Mixed>>().swap(live_);  // they give memory back to a whole object
+}
 
 const TensorRotation* RotatedSource::find(const std::string& tensor) const {
   const auto it = rotations_.find(tensor);
@@ -146,18 +171,18 @@ void RotatedSource::read_rows(const std::string& tensor, int64_t row, int64_t co
           count, row, rotation->rows);
   if (rotation->turn_rows.kind == Turn::Kind::none) return read_turned(*rotation, row, count, out);
   const std::shared_ptr<Mixed> whole = mixed(*rotation);
-  whole->make(*this);
+  whole->make();
   if (whole->hand_out(row, count, out)) release(whole.get());
 }
 
 /// Rows as they are read, times the gain, their columns turned.
 void RotatedSource::read_turned(const TensorRotation& rotation, int64_t row, int64_t count,
                                 float* out) const {
-  source_->read_rows(rotation.source, row, count, out);
   const std::vector<float>* gain =
       rotation.gain.empty() ? nullptr : &gains_.find(rotation.gain)->second;
-  for (int64_t r = 0; r < count; ++r) {
+  for (int64_t r = 0; r < count; ++r) {  // a row at a time: it stays in the first cache
     float* x = out + r * rotation.columns;
+    source_->read_rows(rotation.source, row + r, 1, x);
     for (int64_t k = 0; gain != nullptr && k < rotation.columns; ++k) {
       x[k] *= (*gain)[static_cast<size_t>(k)];
     }
@@ -176,19 +201,54 @@ void RotatedSource::turn(const Turn& turn, float* x, int64_t size, int64_t lanes
   }
 }
 
+// A Mixed gives its memory back when it dies, and needs the mutex for that: it dies outside of it.
+
 std::shared_ptr<RotatedSource::Mixed> RotatedSource::mixed(const TensorRotation& rotation) const {
+  std::shared_ptr<Mixed> dropped;
   const std::lock_guard lock(mutex_);
   for (const auto& whole : live_) {
     if (whole->is(rotation)) return whole;
   }
-  if (live_.size() == kMostLive) live_.erase(live_.begin());  // its readers keep it alive
-  live_.push_back(std::make_shared<Mixed>(rotation));
+  if (live_.size() == kMostLive) {
+    dropped = std::move(live_.front());  // its readers keep it alive
+    live_.erase(live_.begin());
+  }
+  Memory memory;
+  if (!free_.empty()) {
+    memory = std::move(free_.back());
+    free_.pop_back();
+  } else {
+    memory = allocate(most_mixed_);
+  }
+  live_.push_back(std::make_shared<Mixed>(*this, rotation, std::move(memory)));
   return live_.back();
 }
 
+/// On large pages where the system gives them: columns of a wide tensor touch a page a row, so with
+/// small pages every access would miss the TLB.
+RotatedSource::Memory RotatedSource::allocate(size_t values) {
+  constexpr size_t kLargePage = size_t{2} << 20;
+  const size_t bytes = (values * sizeof(float) + kLargePage - 1) / kLargePage * kLargePage;
+  Memory memory(static_cast<float*>(std::aligned_alloc(kLargePage, bytes)));
+  if (memory == nullptr) throw std::bad_alloc();
+  madvise(memory.get(), bytes, MADV_HUGEPAGE);  // a wish: what comes of it does not matter
+  return memory;
+}
+
 void RotatedSource::release(const Mixed* whole) const {
+  std::shared_ptr<Mixed> dropped;
   const std::lock_guard lock(mutex_);
-  std::erase_if(live_, [&](const auto& other) { return other.get() == whole; });
+  const auto it = std::find_if(live_.begin(), live_.end(),
+                               [&](const auto& other) { return other.get() == whole; });
+  if (it == live_.end()) return;
+  dropped = std::move(*it);
+  live_.erase(it);
+  if (to_come_ > 0 && --to_come_ == 0) free_.clear();
+}
+
+void RotatedSource::give_back(Memory memory) const {
+  const std::lock_guard lock(mutex_);
+  if (to_come_ > 0 && free_.size() < kMostLive) free_.push_back(std::move(memory));
 }
 
 }  // namespace qllm

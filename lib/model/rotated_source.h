@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -52,18 +53,28 @@ class RotatedSource final : public TensorSource {
 
  private:
   class Mixed;  // a tensor whose rows are mixed, whole
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  using Memory = std::unique_ptr<float, Free>;
+  static Memory allocate(size_t values);
   const TensorRotation* find(const std::string& tensor) const;
   void read_turned(const TensorRotation& rotation, int64_t row, int64_t count, float* out) const;
   void turn(const Turn& turn, float* x, int64_t size, int64_t lanes) const;
   std::shared_ptr<Mixed> mixed(const TensorRotation& rotation) const;
   void release(const Mixed* whole) const;
+  void give_back(Memory memory) const;
 
   std::shared_ptr<const TensorSource> source_;
   std::map<std::string, TensorRotation> rotations_;
   std::map<std::string, std::vector<float>> gains_;  // by name
   std::shared_ptr<const ResidualRotation> residual_;
+  size_t most_mixed_ = 0;  // values of the largest tensor whose rows are mixed
   mutable std::mutex mutex_;
-  mutable std::vector<std::shared_ptr<Mixed>> live_;  // guarded by mutex_; the oldest first
+  // Guarded by mutex_:
+  mutable std::vector<std::shared_ptr<Mixed>> live_;  // the oldest first
+  mutable std::vector<Memory> free_;                  // memory for the next: fresh pages cost
+  mutable int64_t to_come_ = 0;  // tensors of a first load that are not all handed out
 };
 
 }  // namespace qllm

@@ -34,11 +34,23 @@ int64_t linear_bytes(const Weight& w, const Scheme& scheme, const TensorSource& 
 
 }  // namespace
 
+int64_t parameter_count(const Graph& graph) {
+  int64_t parameters = 0;
+  std::set<std::pair<std::string, int64_t>>
+      counted;  // tensor and its row: a tied table counts once
+  for (const Weight& w : graph.weights) {
+    for (const RowSpan& span : w.rows) {
+      const bool is_vector = w.role == WeightRole::vector;
+      if (!counted.emplace(span.tensor, span.tensor_row).second) continue;
+      parameters += span.count * (is_vector ? 1 : w.k);
+    }
+  }
+  return parameters;
+}
+
 WeightBytes weight_bytes(const Graph& graph, const Scheme& scheme, const TensorSource& source) {
   WeightBytes bytes;
   int64_t gathered = 0;
-  std::set<std::pair<std::string, int64_t>>
-      counted;  // tensor and its row: a tied table counts once
   for (const Weight& w : graph.weights) {
     switch (w.role) {
       case WeightRole::linear:
@@ -50,11 +62,6 @@ WeightBytes weight_bytes(const Graph& graph, const Scheme& scheme, const TensorS
       case WeightRole::embedding:
         gathered += w.k * static_cast<int64_t>(sizeof(float));
         break;
-    }
-    for (const RowSpan& span : w.rows) {
-      const bool is_vector = w.role == WeightRole::vector;
-      if (counted.emplace(span.tensor, span.tensor_row).second)
-        bytes.parameters += span.count * (is_vector ? 1 : w.k);
     }
   }
   bytes.per_step = bytes.in_memory + gathered;

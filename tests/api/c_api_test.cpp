@@ -150,6 +150,7 @@ TEST_CASE("c api: options of every size that a version may have") {
   CHECK(options.struct_size == sizeof options);
   CHECK(options.max_batch_tokens == 512);
   CHECK(options.large_pages == 1);
+  CHECK(options.rotate == 1);
   CHECK(options.device == nullptr);
   CHECK(open_status(tiny_path(), &options) == QLLM_OK);
 
@@ -205,6 +206,7 @@ TEST_CASE("c api: info fills as much as the caller's struct holds") {
   CHECK(info.context_length == 256);
   CHECK(info.vocab_size == 300);
   CHECK(info.has_chat_template == 1);
+  CHECK(info.rotated == 1);
   CHECK(info.weight_bytes > 0);
   CHECK(info.bytes_per_token > 0);
   CHECK(info.file_bytes == static_cast<int64_t>(read(tiny_path()).size()));

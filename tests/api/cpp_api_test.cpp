@@ -72,6 +72,26 @@ TEST_CASE("cpp api: what inspecting predicts is what opening finds") {
   CHECK(seen.kv_bytes_per_token == info.kv_bytes_per_token);
   CHECK(seen.weight_bytes == info.weight_bytes);
   CHECK(seen.bytes_per_token == info.bytes_per_token);
+  CHECK(seen.rotated == info.rotated);
+}
+
+TEST_CASE("cpp api: int8 weights are rotated unless asked otherwise, fp32 never") {
+  qllm::OpenOptions options;
+  options.device = "cpu";
+  const auto rotated = qllm::Model::open(qllm::test::tiny_path(), options);
+  CHECK(rotated.info().rotated);
+  options.rotate = false;
+  const auto plain = qllm::Model::open(qllm::test::tiny_path(), options);
+  CHECK_FALSE(plain.info().rotated);
+  CHECK_FALSE(qllm::inspect_model(qllm::test::tiny_path(), options).rotated);
+  CHECK(plain.info().parameters == rotated.info().parameters);  // a tied table still counts once
+  const auto ids = plain.tokenize("Hello world");
+  CHECK(all_logits(plain, ids) != all_logits(rotated, ids));
+  options.rotate = true;
+  options.device = "reference";
+  CHECK_FALSE(qllm::Model::open(qllm::test::tiny_path(), options).info().rotated);  // fp32
+  options.scheme = "int8";
+  CHECK(qllm::Model::open(qllm::test::tiny_path(), options).info().rotated);
 }
 
 TEST_CASE("cpp api: a vocabulary alone speaks as its model does") {

@@ -98,6 +98,8 @@ typedef struct qllm_open_options {
   void* log_user;           /**< handed to `log` */
   qllm_progress_fn progress; /**< may be NULL; used until the model is open */
   void* progress_user;       /**< handed to `progress` */
+  int32_t rotate;            /**< nonzero (default): int8 weights are rotated where possible */
+  int32_t reserved;          /**< leave 0 */
 } qllm_open_options;
 
 /** Sets all defaults; `struct_size` is sizeof(qllm_open_options).
@@ -156,6 +158,8 @@ typedef struct qllm_model_info {
   int32_t tied_lm_head;      /**< nonzero: the embedding table is the LM head */
   int32_t has_chat_template; /**< nonzero: the file carries a template */
   const char* scheme;        /**< how the weights are held: qllm_open_options.scheme */
+  int32_t rotated;           /**< nonzero: the weights are rotated */
+  int32_t reserved;
 } qllm_model_info;
 
 /** Fills `info` up to its struct_size. Fails with invalid_argument. */

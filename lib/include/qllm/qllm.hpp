@@ -40,6 +40,8 @@ struct OpenOptions {
   std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
   bool large_pages = true;         ///< ask the system for large pages
+  bool rotate = true;  ///< int8 only: rotate the weights where the architecture allows it, so that
+                       ///< int8 stays close to the file's values (docs/quality.md)
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
   std::function<void(int level, std::string_view line)> log;
   /// Receives a stage and a fraction in [0, 1]; return false to cancel. May be empty.
@@ -72,6 +74,7 @@ struct ModelInfo {
   int64_t head_dim = 0, rotary_dim = 0, context_length = 0;
   float rms_norm_eps = 0, rope_base = 0;
   bool tied_lm_head = false;
+  bool rotated = false;   // the weights are rotated (OpenOptions::rotate)
   std::string tokenizer;  // "bpe (smollm)", "spm (llama)", or empty
   bool has_chat_template = false;
   int64_t parameters = 0;
@@ -157,8 +160,8 @@ class QLLM_API Model {
   std::shared_ptr<ModelImpl> impl_;
 };
 
-/// Looks at a model without loading its weights: what `qllm info` shows.
-/// Device and scheme of `options` decide the predicted sizes.
+/// Looks at a model without loading its weights, as `options` would load them: what `qllm info`
+/// shows.
 QLLM_API ModelInfo inspect_model(const std::string& path, const OpenOptions& options = {});
 /// The tokenizer of a model file alone, as tokenize() and detokenize() of a Model.
 class QLLM_API Vocabulary {
