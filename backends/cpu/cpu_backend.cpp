@@ -78,8 +78,8 @@ class CpuBackend final : public Backend {
   std::shared_ptr<const Weights> load(const Graph& graph,
                                       std::shared_ptr<const TensorSource> source,
                                       const ProgressFn& progress) override {
-    auto weights = std::make_shared<CpuWeights>(graph, std::move(source), pool_, *topology_, vec_,
-                                                options_.large_pages, progress);
+    auto weights = std::make_shared<CpuWeights>(graph, options_.scheme, std::move(source), pool_,
+                                                *topology_, vec_, options_.large_pages, progress);
     if (options_.log) {
       options_.log(
           LogLevel::info,
@@ -130,9 +130,9 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
-  require(options.scheme.kind == SchemeKind::int8, ErrorCode::unsupported,
-          "device cpu: scheme {}: expected int8; the reference runs all schemes",
-          to_string(options.scheme));
+  require(
+      options.scheme.kind != SchemeKind::fp32, ErrorCode::unsupported,
+      "device cpu: scheme fp32: the cpu computes with quantized weights, the reference in fp32");
   return std::make_unique<CpuBackend>(options);
 }
 

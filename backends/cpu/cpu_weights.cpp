@@ -7,17 +7,27 @@
 #include <mutex>
 #include <utility>
 
+#include "backend/weight_block.h"
 #include "core/error.h"
 #include "core/math.h"
 #include "fusion.h"
+#include "quant/group_packing.h"
 #include "quant/packing.h"
 
 namespace qllm::cpu {
 namespace {
 
-/// Bytes of a shard in its arena: packed weights, then scales, then sums; each begins on a line.
+/// Bytes of a piece in its arena; row_int8: packed weights, then scales, then sums. Each begins on
+/// a line.
+int64_t piece_bytes(const Piece& p) {
+  if (p.in_groups()) return p.n / kBlockN * p.format.groups.column_bytes(p.k_padded);
+  return p.n * p.k_padded + p.n * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
+}
+
 int64_t shard_bytes(const Shard& s) {
-  return s.n * s.k_padded + s.n * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
+  int64_t bytes = 0;
+  for (const Piece& p : s.pieces) bytes += piece_bytes(p);
+  return bytes;
 }
 
 /// 64 quantized rows [64, k_padded] (u8 = q + 128) into packed blocks; sums per row.
@@ -53,7 +63,13 @@ struct Load {
     try {
       for (size_t i = 0; i < linears.size() && !stop; ++i) {
         if (linears[i].shards.empty()) continue;
-        pack(graph.weights[i], linears[i].shards[static_cast<size_t>(worker)], worker == 0);
+        const Weight& weight = graph.weights[i];
+        for (const Piece& piece : linears[i].shards[static_cast<size_t>(worker)].pieces) {
+          if (piece.in_groups())
+            pack_groups(weight, piece, worker == 0);
+          else
+            pack_rows(weight, piece, worker == 0);
+        }
       }
     } catch (...) {
       const std::lock_guard lock(error_mutex);
@@ -62,23 +78,38 @@ struct Load {
     }
   }
 
-  void pack(const Weight& weight, const Shard& shard, bool reports) {
+  void pack_rows(const Weight& weight, const Piece& piece, bool reports) {
     std::vector<float> row(static_cast<size_t>(weight.k));
-    std::vector<uint8_t> block(static_cast<size_t>(kBlockN * shard.k_padded));
-    for (int64_t n = 0; n < shard.n && !stop; n += kBlockN) {
+    std::vector<uint8_t> block(static_cast<size_t>(kBlockN * piece.k_padded));
+    for (int64_t n = 0; n < piece.n && !stop; n += kBlockN) {
       for (int64_t r = 0; r < kBlockN; ++r) {
-        uint8_t* q = block.data() + r * shard.k_padded;
-        const int64_t source_row = shard.n0 + n + r;
+        uint8_t* q = block.data() + r * piece.k_padded;
+        const int64_t source_row = piece.n0 + n + r;
         if (source_row < weight.n) {
           read_weight_rows(source, weight, source_row, 1, row.data());
-          shard.scale[n + r] = vec.quantize_u8(row.data(), weight.k, shard.k_padded, q);
+          piece.scale[n + r] = vec.quantize_u8(row.data(), weight.k, piece.k_padded, q);
         } else {
-          std::memset(q, kActivationZero, static_cast<size_t>(shard.k_padded));
-          shard.scale[n + r] = 1.0F;
+          std::memset(q, kActivationZero, static_cast<size_t>(piece.k_padded));
+          piece.scale[n + r] = 1.0F;
         }
       }
-      pack_block(block.data(), shard.k_padded, shard.w + n * shard.k_padded, shard.sum + n);
-      report(kBlockN * shard.k_padded, reports);
+      pack_block(block.data(), piece.k_padded,
+                 reinterpret_cast<int8_t*>(piece.w) + n * piece.k_padded, piece.sum + n);
+      report(kBlockN * piece.k_padded, reports);
+    }
+  }
+
+  void pack_groups(const Weight& weight, const Piece& piece, bool reports) {
+    const GroupFormat& format = piece.format.groups;
+    const int64_t bytes = format.column_bytes(piece.k_padded);
+    WeightBlock block;
+    std::byte* column = piece.w;
+    for (int64_t n = 0; n < piece.n && !stop; n += kBlockN, column += bytes) {
+      read_weight_block(source, weight, format, piece.n0 + n, &block);
+      for (int64_t c = 0; c < kBlockN; ++c) {
+        pack_group_row(format, block[static_cast<size_t>(c)], piece.k_padded, c, column);
+      }
+      report(bytes, reports);
     }
   }
 
@@ -91,17 +122,53 @@ struct Load {
   }
 };
 
+int64_t padded_k(const WeightFormat& format, int64_t k) {
+  return format.kind == WeightFormat::Kind::groups ? format.groups.padded_k(k)
+                                                   : round_up(k, kBlockK);
+}
+
+/// Runs of blocks of one format.
+void find_pieces(const Scheme& scheme, const Weight& weight, const TensorSource& source,
+                 Shard* shard) {
+  for (int64_t n = 0; n < shard->n; n += kBlockN) {
+    const WeightFormat format = block_format(scheme, weight, source, shard->n0 + n);
+    if (shard->pieces.empty() || shard->pieces.back().format != format) {
+      Piece piece;
+      piece.format = format;
+      piece.n0 = shard->n0 + n;
+      piece.k_padded = padded_k(format, weight.k);
+      shard->pieces.push_back(piece);
+    }
+    shard->pieces.back().n += kBlockN;
+  }
+}
+
+/// What the blocks of a weight agree in.
+void note_activations(const Scheme& scheme, const Weight& weight, const TensorSource& source,
+                      ShardedLinear* linear) {
+  for (int64_t n = 0; n < weight.n; n += kBlockN) {
+    const WeightFormat format = block_format(scheme, weight, source, n);
+    const int64_t group = format.kind == WeightFormat::Kind::groups ? format.groups.group : 0;
+    require(n == 0 || group == linear->group, ErrorCode::internal,
+            "weight {}: its blocks want activations in groups of {} and {}", weight.name,
+            linear->group, group);
+    linear->group = group;
+    linear->k_padded = std::max(linear->k_padded, padded_k(format, weight.k));
+  }
+}
+
 void run_load(void* context, const Worker& worker) noexcept {
   static_cast<Load*>(context)->run(worker.index);
 }
 
 }  // namespace
 
-CpuWeights::CpuWeights(const Graph& graph, std::shared_ptr<const TensorSource> source,
-                       WorkerPool& pool, const Topology& topology, const VecKernels& vec,
-                       bool large_pages, const ProgressFn& progress)
+CpuWeights::CpuWeights(const Graph& graph, const Scheme& scheme,
+                       std::shared_ptr<const TensorSource> source, WorkerPool& pool,
+                       const Topology& topology, const VecKernels& vec, bool large_pages,
+                       const ProgressFn& progress)
     : source_(std::move(source)) {
-  plan_shards(graph, pool.count());
+  plan_shards(graph, scheme, pool.count());
   allocate(topology, large_pages);
   vectors_.resize(graph.weights.size());
   for (size_t i = 0; i < graph.weights.size(); ++i) {
@@ -117,7 +184,7 @@ CpuWeights::CpuWeights(const Graph& graph, std::shared_ptr<const TensorSource> s
   if (load.error) std::rethrow_exception(load.error);
 }
 
-void CpuWeights::plan_shards(const Graph& graph, int workers) {
+void CpuWeights::plan_shards(const Graph& graph, const Scheme& scheme, int workers) {
   linears_.resize(graph.weights.size());
   const std::vector<int64_t> units = shard_units(graph);
   for (size_t i = 0; i < graph.weights.size(); ++i) {
@@ -125,13 +192,14 @@ void CpuWeights::plan_shards(const Graph& graph, int workers) {
     if (weight.role != WeightRole::linear) continue;
     const int64_t total = round_up(weight.n, kBlockN);
     const int64_t count = ceil_div(total, units[i]);
+    note_activations(scheme, weight, *source_, &linears_[i]);
     for (int64_t w = 0; w < workers; ++w) {
       Shard shard;
       shard.n0 = count * w / workers * units[i];
       shard.n = std::min(total, count * (w + 1) / workers * units[i]) - shard.n0;
-      shard.k_padded = round_up(weight.k, kBlockK);
+      find_pieces(scheme, weight, *source_, &shard);
       bytes_ += shard_bytes(shard);
-      linears_[i].shards.push_back(shard);
+      linears_[i].shards.push_back(std::move(shard));
     }
   }
 }
@@ -151,11 +219,14 @@ void CpuWeights::allocate(const Topology& topology, bool large_pages) {
     auto* next = arenas_.back().as<std::byte>();
     for (ShardedLinear& linear : linears_) {
       if (linear.shards.empty()) continue;
-      Shard& shard = linear.shards[w];
-      shard.w = reinterpret_cast<int8_t*>(next);
-      shard.scale = reinterpret_cast<float*>(next + shard.n * shard.k_padded);
-      shard.sum = reinterpret_cast<int32_t*>(shard.scale + shard.n);
-      next += shard_bytes(shard);
+      for (Piece& piece : linear.shards[w].pieces) {
+        piece.w = next;
+        if (!piece.in_groups()) {
+          piece.scale = reinterpret_cast<float*>(next + piece.n * piece.k_padded);
+          piece.sum = reinterpret_cast<int32_t*>(piece.scale + piece.n);
+        }
+        next += piece_bytes(piece);
+      }
     }
   }
 }

@@ -1,5 +1,5 @@
-// Weights as W8A8 shards: each worker owns rows [n0, n0+n) of every linear, packed in its own
-// memory.
+// Weights as shards: each worker owns rows [n0, n0+n) of every linear, packed in its own memory,
+// int8 per output or in groups.
 #pragma once
 
 #include <cstdint>
@@ -13,26 +13,39 @@
 
 namespace qllm::cpu {
 
-/// Rows [n0, n0+n) of a linear; n and k_padded are multiples of 64.
+/// Rows [n0, n0+n) of a linear that are stored in one format; n0 and n are multiples of 64.
+struct Piece {
+  WeightFormat format;
+  int64_t n0 = 0;
+  int64_t n = 0;
+  int64_t k_padded = 0;    // as the format pads it
+  std::byte* w = nullptr;  // row_int8: packing.h, n x k_padded; groups: quant/group.h, n/64 columns
+  float* scale = nullptr;  // row_int8 only: [n]; 1 for padding rows
+  int32_t* sum = nullptr;  // row_int8 only: [n]: sum_k w[n, k]
+
+  int64_t end() const { return n0 + n; }
+  bool in_groups() const { return format.kind == WeightFormat::Kind::groups; }
+};
+
+/// Rows [n0, n0+n) of a linear, in the order in which they lie in memory; multiples of 64.
 struct Shard {
   int64_t n0 = 0;
   int64_t n = 0;
-  int64_t k_padded = 0;
-  int8_t* w = nullptr;     // packing.h, n x k_padded
-  float* scale = nullptr;  // [n]; 1 for padding rows
-  int32_t* sum = nullptr;  // [n]: sum_k w[n, k]
+  std::vector<Piece> pieces;
 };
 
 struct ShardedLinear {
   std::vector<Shard> shards;  // one per worker, possibly of n = 0
+  int64_t group = 0;          // of the activations that it wants; 0: one scale per token
+  int64_t k_padded = 0;       // inputs, the most that any piece pads to
 };
 
 class CpuWeights final : public Weights {
  public:
   /// Reads, quantizes and packs in parallel, each worker its own shards into memory on its node.
   /// Throws what the source throws, out_of_memory, cancelled.
-  CpuWeights(const Graph& graph, std::shared_ptr<const TensorSource> source, WorkerPool& pool,
-             const Topology& topology, const VecKernels& vec, bool large_pages,
+  CpuWeights(const Graph& graph, const Scheme& scheme, std::shared_ptr<const TensorSource> source,
+             WorkerPool& pool, const Topology& topology, const VecKernels& vec, bool large_pages,
              const ProgressFn& progress);
 
   int64_t bytes() const override { return bytes_; }
@@ -46,7 +59,7 @@ class CpuWeights final : public Weights {
   int64_t large_page_bytes() const;
 
  private:
-  void plan_shards(const Graph& graph, int workers);
+  void plan_shards(const Graph& graph, const Scheme& scheme, int workers);
   void allocate(const Topology& topology, bool large_pages);
 
   std::shared_ptr<const TensorSource> source_;

@@ -18,21 +18,39 @@
 namespace qllm::cpu {
 namespace {
 
+/// The quantized form of a value that the linears which read it want.
+struct QuantForm {
+  int64_t group = 0;  // 0: one scale per token
+  int64_t ld = 0;     // values of a padded row; 0: not wanted
+};
+
 /// Which forms of each value its readers want.
 struct Uses {
   std::vector<bool> as_float;
-  std::vector<bool> as_quantized;
+  std::vector<QuantForm> quantized;
 
-  explicit Uses(const Graph& graph)
-      : as_float(graph.values.size()), as_quantized(graph.values.size()) {
+  Uses(const Graph& graph, const CpuWeights& weights)
+      : as_float(graph.values.size()), quantized(graph.values.size()) {
     for (const Op& op : graph.ops) {
       const auto* linear = std::get_if<LinearOp>(&op);
       for (ValueId in : inputs_of(op)) {
-        const bool quantized = linear != nullptr && linear->in == in;
-        (quantized ? as_quantized : as_float)[static_cast<size_t>(in)] = true;
+        if (linear != nullptr && linear->in == in) {
+          note(graph, weights.linear(linear->weight), in);
+        } else {
+          as_float[static_cast<size_t>(in)] = true;
+        }
       }
     }
     as_float[static_cast<size_t>(graph.logits)] = true;
+  }
+
+ private:
+  void note(const Graph& graph, const ShardedLinear& linear, ValueId in) {
+    QuantForm& form = quantized[static_cast<size_t>(in)];
+    require(form.ld == 0 || form.group == linear.group, ErrorCode::unsupported,
+            "cpu: {} is read in groups of {} and of {}", graph.value(in).name, form.group,
+            linear.group);
+    form = {linear.group, std::max(form.ld, linear.k_padded)};
   }
 };
 
@@ -59,22 +77,25 @@ class Buffers {
   }
 
   /// `own`: the workers may each make a copy of few rows.
-  QuantBuffer quantized(ValueId id, bool own) {
+  QuantBuffer quantized(ValueId id, const QuantForm& form, bool own) {
     const Value& v = graph_.value(id);
     Quant& q = quants_[index(id)];
-    if (q.data.data() == nullptr) {
-      q.data = PlacedBuffer(values_of(id), {});
-      q.scale.resize(static_cast<size_t>(max_rows(v.rows)));
+    make_room(id, form.group != 0, &q);
+    if (q.own.empty()) {
       for (const WorkerSlot& slot : context_.topology->workers()) {
         PlacementOptions options;
         options.topology = context_.topology;
         options.slot = slot;
-        q.areas.emplace_back(kOwnValues + kOwnRows * sizeof(float), options);
+        q.areas.emplace_back(kOwnBytes, options);
         q.own.push_back(q.areas.back().as<std::byte>());
       }
     }
     QuantBuffer out;
-    out.shared = {q.data.as<uint8_t>(), q.scale.data(), round_up(v.width, kBlockK)};
+    out.shared.ld = form.ld;
+    out.shared.group = form.group;
+    out.shared.data = q.data.as<uint8_t>();
+    out.shared.scale = form.group != 0 ? q.group_scale.data() : q.scale.data();
+    out.shared.sum = q.group_sum.data();
     out.own = own ? q.own.data() : nullptr;
     out.width = v.width;
     out.rows = v.rows;
@@ -85,9 +106,25 @@ class Buffers {
   struct Quant {
     PlacedBuffer data;
     std::vector<float> scale;
+    std::vector<float> group_scale;  // empty until a value of the buffer is read in groups
+    std::vector<int32_t> group_sum;
     std::vector<PlacedBuffer> areas;
     std::vector<std::byte*> own;
   };
+  /// For any value of the buffer, however its reader pads it; once, so that addresses stay.
+  void make_room(ValueId id, bool in_groups, Quant* q) const {
+    const BufferPlan::Buffer& b = plan_.buffers[index(id)];
+    const auto rows = static_cast<size_t>(max_rows(b.rows));
+    const auto ld = static_cast<size_t>(round_up(b.width, kSuperBlock));
+    if (q->data.data() == nullptr) {
+      q->data = PlacedBuffer(rows * ld, {});
+      q->scale.resize(rows);
+    }
+    if (in_groups && q->group_scale.empty()) {
+      q->group_scale.resize(rows * ld / 32);
+      q->group_sum.resize(q->group_scale.size());
+    }
+  }
   size_t index(ValueId id) const {
     return static_cast<size_t>(plan_.buffer_of[static_cast<size_t>(id)]);
   }
@@ -115,7 +152,7 @@ class CpuPlan final : public Plan {
         graph_(graph),
         weights_(std::move(weights)),
         limits_(limits),
-        uses_(graph_),
+        uses_(graph_, *weights_),
         fusion_(find_fusion(graph_)),
         buffers_(graph_, fusion_.stages, limits_, context_),
         scratch_(*context.topology) {
@@ -141,10 +178,11 @@ class CpuPlan final : public Plan {
 
  private:
   bool wants_float(ValueId id) const { return uses_.as_float[static_cast<size_t>(id)]; }
-  bool wants_quantized(ValueId id) const { return uses_.as_quantized[static_cast<size_t>(id)]; }
+  bool wants_quantized(ValueId id) const { return form_of(id).ld != 0; }
+  const QuantForm& form_of(ValueId id) const { return uses_.quantized[static_cast<size_t>(id)]; }
   /// A quantized value may be each worker's own unless its maker also writes floats.
   QuantBuffer quantized(ValueId id) {
-    return buffers_.quantized(id, may_be_own_[static_cast<size_t>(id)]);
+    return buffers_.quantized(id, form_of(id), may_be_own_[static_cast<size_t>(id)]);
   }
   void quantize_if_wanted(ValueId id);
   const Op& next_op() const { return graph_.ops[op_ + 1]; }

@@ -21,6 +21,16 @@ struct EpilogueArgs {
   int64_t ldacc = 0, ldres = 0, ldy = 0;
 };
 
+/// y[m, n] = acc[m, n] (+ bias[n]) (+ residual[m, n])
+struct AddArgs {
+  const float* acc = nullptr;       // [m, ldacc]
+  const float* bias = nullptr;      // [n] or null
+  const float* residual = nullptr;  // [m, ldres] or null; may be y itself
+  float* y = nullptr;               // [m, ldy]
+  int64_t m = 0, n = 0;
+  int64_t ldacc = 0, ldres = 0, ldy = 0;
+};
+
 /// Attention of one query head over `length` cached tokens of one KV head.
 /// out[d] = sum_j softmax_j(scale * q . k[j]) * v[j, d]
 struct AttendArgs {
@@ -36,10 +46,15 @@ struct AttendArgs {
 struct VecKernels {
   Isa isa;
   void (*epilogue)(const EpilogueArgs& args) noexcept;
+  void (*add)(const AddArgs& args) noexcept;
   /// y[i] = x[i] * gain[i] / sqrt(mean(x^2) + eps); gain may be null: all ones.
   void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, float* y) noexcept;
   /// quant/int8.h quantize_row_u8, bit for bit. Returns the scale.
   float (*quantize_u8)(const float* x, int64_t n, int64_t n_padded, uint8_t* q) noexcept;
+  /// quant/group_quant.h quantize_groups_s8, bit for bit. `group` is a multiple of 32 that divides
+  /// n_padded.
+  void (*quantize_s8_groups)(const float* x, int64_t n, int64_t n_padded, int64_t group, int8_t* q,
+                             float* scale, int32_t* sum) noexcept;
   /// y[i] = silu(g_i) * u_i over interleaved blocks of 64 (graph.h SwiGluOp), n = d_ff outputs.
   /// Relative error of the exponential at most 2^-20.
   void (*swiglu)(const float* gate_up, int64_t n, float* y) noexcept;

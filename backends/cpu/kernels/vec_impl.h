@@ -7,6 +7,7 @@
 //   static F load_bf16(const uint16_t*)              widens F::size values
 //   static void store_bf16(F, uint16_t*)             rounds to nearest even, NaN kept
 //   static void store_u8(F, uint8_t*)                integral values in [0, 255]
+//   static void store_s8(F, int8_t*)                 integral values in [-128, 127]
 //   template <int> static F swapped(F)               vec_hadamard.h
 // Compiled with -ffp-contract=off: where bits are promised, only written-out fma is fused.
 #pragma once
@@ -70,33 +71,71 @@ struct VecImpl {
     }
   }
 
-  static float quantize_u8(const float* x, int64_t n, int64_t n_padded, uint8_t* q) noexcept {
+  static void add(const AddArgs& args) noexcept {
+    for (int64_t m = 0; m < args.m; ++m) {
+      const float* acc = args.acc + m * args.ldacc;
+      const float* residual = args.residual != nullptr ? args.residual + m * args.ldres : nullptr;
+      float* y = args.y + m * args.ldy;
+      for (int64_t n = 0; n < args.n; n += kSize) {
+        F v = load_some(acc + n, args.n - n);
+        if (args.bias != nullptr) v = v + load_some(args.bias + n, args.n - n);
+        if (residual != nullptr) v = v + load_some(residual + n, args.n - n);
+        store_some(v, y + n, args.n - n);
+      }
+    }
+  }
+
+  /// The largest finite magnitude of n values; 0 where there is none.
+  static float finite_max(const float* x, int64_t n) {
     F largest(0.0F);
     const F infinity(__builtin_inff());
     for (int64_t i = 0; i < n; i += kSize) {
       const F a = xsimd::abs(load_some(x + i, n - i));
       largest = xsimd::max(largest, xsimd::select(a < infinity, a, F(0.0F)));  // false for NaN
     }
-    const float amax = max_lanes(largest);
+    return max_lanes(largest);
+  }
+
+  static void quantize_s8_groups(const float* x, int64_t n, int64_t n_padded, int64_t group,
+                                 int8_t* q, float* scale, int32_t* sum) noexcept {
+    for (int64_t begin = 0; begin < n_padded; begin += group, ++scale, ++sum) {
+      const int64_t left = n > begin ? n - begin : 0;
+      const int64_t count = left < group ? left : group;
+      const float amax = finite_max(x + begin, count);
+      const F inverse(amax > 0.0F ? 127.0F / amax : 0.0F);
+      F total(0.0F);  // of integers below 2^24: exact
+      for (int64_t i = 0; i < group; i += kSize) {
+        const F v = i < count ? quantize(load_some(x + begin + i, count - i), inverse) : F(0.0F);
+        total = total + v;
+        Tier::store_s8(v, q + begin + i);
+      }
+      *scale = amax > 0.0F ? amax / 127.0F : 1.0F;
+      *sum = static_cast<int32_t>(sum_lanes(total));
+    }
+  }
+
+  static float quantize_u8(const float* x, int64_t n, int64_t n_padded, uint8_t* q) noexcept {
+    const float amax = finite_max(x, n);
     const F inverse(amax > 0.0F ? 127.0F / amax : 0.0F);
+    const F zero(kActivationZero);
     int64_t i = 0;
     for (; i + kSize <= n; i += kSize) {
-      Tier::store_u8(quantize(F::load_unaligned(x + i), inverse), q + i);
+      Tier::store_u8(quantize(F::load_unaligned(x + i), inverse) + zero, q + i);
     }
     if (i < n) {
       uint8_t tail[kSize];
-      Tier::store_u8(quantize(load_some(x + i, n - i), inverse), tail);
+      Tier::store_u8(quantize(load_some(x + i, n - i), inverse) + zero, tail);
       for (int64_t j = 0; i < n; ++i, ++j) q[i] = tail[j];
     }
     for (; i < n_padded; ++i) q[i] = 128;
     return amax > 0.0F ? amax / 127.0F : 1.0F;
   }
 
-  /// clamp(round_half_even(x * inverse), -127, 127) + 128; NaN gives 128.
+  /// clamp(round_half_even(x * inverse), -127, 127); NaN gives 0.
   static F quantize(F x, F inverse) {
     const F r = xsimd::nearbyint(x * inverse);
     const F number = xsimd::select(r == r, r, F(0.0F));
-    return xsimd::min(xsimd::max(number, F(-127.0F)), F(127.0F)) + F(kActivationZero);
+    return xsimd::min(xsimd::max(number, F(-127.0F)), F(127.0F));
   }
 
   static void swiglu(const float* gate_up, int64_t n, float* y) noexcept {
@@ -121,10 +160,11 @@ struct VecImpl {
   }
 
   static constexpr VecKernels table(Isa isa) {
-    return {isa,      epilogue,
-            rms_norm, quantize_u8,
-            swiglu,   HadamardImpl<Tier>::hadamard64,
-            to_bf16,  AttendImpl<Tier>::attend};
+    return {isa,         epilogue,
+            add,         rms_norm,
+            quantize_u8, quantize_s8_groups,
+            swiglu,      HadamardImpl<Tier>::hadamard64,
+            to_bf16,     AttendImpl<Tier>::attend};
   }
 
  private:

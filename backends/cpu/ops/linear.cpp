@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "core/math.h"
+#include "kernels/group_dot.h"
 #include "ops/ops.h"
 #include "quant/packing.h"
 
@@ -38,23 +39,28 @@ int64_t tile_count(const LinearStepArgs& args, const Shard& shard) {
   return most;
 }
 
-/// Columns [n, n+count) of a shard, for all rows of the step.
+/// Columns [n, n+count) of a linear, for all rows of the step.
 struct Tile {
   int64_t n;
   int64_t count;
   int64_t rows;
-  int32_t* acc;   // [rows, count]
+  int32_t* acc;   // [rows, count]: sums, or floats of weights in groups
   float* values;  // [rows, count]; SwiGLU only
+
+  int64_t end() const { return n + count; }
 };
 
 class LinearStep final : public Step {
  public:
   LinearStep(const LinearStepArgs& args, Scratch& scratch) : a_(args), scratch_(scratch) {
+    if (!onednn_can(args)) a_.onednn = nullptr;
     for (const Shard& shard : args.weights->shards) {
       require(shard.n0 % column_unit(args) == 0 && shard.n % column_unit(args) == 0,
               ErrorCode::invalid_argument, "cpu: shards of a linear part what is fused with it");
-      most_ = std::max(most_, tile_count(args, shard));
-      if (args.onednn != nullptr) args.onednn->prepare(shard.n, shard.k_padded, args.in.shared.ld);
+      most_ = std::max(most_, tile_count(a_, shard));
+      if (a_.onednn != nullptr) {
+        a_.onednn->prepare(shard.n, args.weights->k_padded, args.in.shared.ld);
+      }
     }
     scratch.reserve(static_cast<size_t>(most_ * element_bytes(args)));
   }
@@ -65,65 +71,121 @@ class LinearStep final : public Step {
     if (rows == 0 || shard.n == 0) return;
     const bool onednn = use_onednn(rows);
     const int64_t columns = std::min(shard.n, onednn ? kOnednnColumns : tile_columns(a_, rows));
-    const DotKernel& kernel = select_dot_kernel(a_.isa, rows);
     const QuantRows x = a_.in.view(rows, worker);
     auto* acc = scratch_.of<int32_t>(worker.index);
+    size_t piece = 0;  // that holds the tile's first column
     for (int64_t n = 0; n < shard.n; n += columns) {
-      const Tile tile{n, std::min(columns, shard.n - n), rows, acc,
+      const Tile tile{shard.n0 + n, std::min(columns, shard.n - n), rows, acc,
                       reinterpret_cast<float*>(acc + most_)};
-      const DotArgs dot = dot_args(shard, tile, x);
-      if (!onednn || !a_.onednn->run(dot, worker.index)) kernel.run(dot);
-      finish(shard, tile, x);
+      while (shard.pieces[piece].end() <= tile.n) ++piece;
+      for (size_t p = piece; p < shard.pieces.size() && shard.pieces[p].n0 < tile.end(); ++p) {
+        compute(shard.pieces[p], tile, x, onednn ? worker.index : -1);
+      }
+      if (a_.swiglu != nullptr) swiglu(tile);
     }
   }
   bool meets(const StepState&) const override { return a_.meets; }
 
  private:
+  static bool onednn_can(const LinearStepArgs& args) {
+    if (args.onednn == nullptr) return false;
+    for (const Shard& shard : args.weights->shards) {
+      for (const Piece& piece : shard.pieces) {
+        if (piece.in_groups()) return false;
+      }
+    }
+    return true;
+  }
+
   /// It computes whole row counts it is prepared for; the buffers hold max_rows.
   bool use_onednn(int64_t rows) const {
     return a_.onednn != nullptr && rows >= kOnednnMinTokens &&
            a_.onednn->padded_rows(rows) <= a_.max_rows;
   }
 
-  DotArgs dot_args(const Shard& shard, const Tile& tile, const QuantRows& x) const {
+  /// Columns that a tile and a piece share, and where their results go.
+  struct Part {
+    int64_t n;  // of the linear
+    int64_t count;
+    int64_t rows;
+    int32_t* acc;  // [rows, ldacc]
+    int64_t ldacc;
+    const float* bias;
+    const float* residual;
+    float* y;
+    int64_t ldy;
+  };
+
+  Part part_of(const Piece& piece, const Tile& tile) const {
+    Part p{};
+    p.n = std::max(piece.n0, tile.n);
+    p.count = std::min(piece.end(), tile.end()) - p.n;
+    p.rows = tile.rows;
+    p.acc = tile.acc + (p.n - tile.n);
+    p.ldacc = tile.count;
+    p.bias = a_.bias != nullptr ? a_.bias + p.n : nullptr;
+    const bool has_residual = a_.residual.data != nullptr && a_.swiglu == nullptr;
+    p.residual = has_residual ? a_.residual.data + p.n : nullptr;
+    p.y = a_.swiglu != nullptr ? tile.values + (p.n - tile.n) : a_.out.data + p.n;
+    p.ldy = a_.swiglu != nullptr ? tile.count : a_.out.ld;
+    return p;
+  }
+
+  /// onednn: the worker's index, or -1 for own kernels.
+  void compute(const Piece& piece, const Tile& tile, const QuantRows& x,
+               int onednn) const noexcept {
+    const Part part = part_of(piece, tile);
+    if (piece.in_groups()) return compute_groups(piece, part, x);
+    const int64_t at = part.n - piece.n0;
     DotArgs d;
     d.x = x.data;
-    d.w = shard.w + tile.n * shard.k_padded;
-    d.acc = tile.acc;
-    d.m = tile.rows;
-    d.n = tile.count;
-    d.k = shard.k_padded;
+    d.w = reinterpret_cast<const int8_t*>(piece.w) + at * piece.k_padded;
+    d.acc = part.acc;
+    d.m = part.rows;
+    d.n = part.count;
+    d.k = piece.k_padded;
     d.ldx = x.ld;
-    d.ldacc = tile.count;
-    return d;
-  }
-
-  void finish(const Shard& shard, const Tile& tile, const QuantRows& x) const noexcept {
+    d.ldacc = part.ldacc;
+    if (onednn < 0 || !a_.onednn->run(d, onednn)) select_dot_kernel(a_.isa, d.m).run(d);
     EpilogueArgs e;
-    const int64_t column = shard.n0 + tile.n;
-    e.acc = tile.acc;
-    e.w_sum = shard.sum + tile.n;
-    e.w_scale = shard.scale + tile.n;
+    e.acc = part.acc;
+    e.w_sum = piece.sum + at;
+    e.w_scale = piece.scale + at;
     e.x_scale = x.scale;
-    e.bias = a_.bias != nullptr ? a_.bias + column : nullptr;
-    e.m = tile.rows;
-    e.n = tile.count;
-    e.ldacc = tile.count;
-    if (a_.swiglu == nullptr) {
-      e.residual = a_.residual.data != nullptr ? a_.residual.data + column : nullptr;
-      e.ldres = a_.residual.ld;
-      e.y = a_.out.data + column;
-      e.ldy = a_.out.ld;
-      return a_.vec->epilogue(e);
-    }
-    e.y = tile.values;
-    e.ldy = tile.count;
+    e.bias = part.bias;
+    e.residual = part.residual;
+    e.y = part.y;
+    e.m = part.rows;
+    e.n = part.count;
+    e.ldacc = part.ldacc;
+    e.ldres = a_.residual.ld;
+    e.ldy = part.ldy;
     a_.vec->epilogue(e);
-    swiglu(tile, column / 2);
   }
 
-  /// Columns [column, …) of out, half as many as the tile has.
-  void swiglu(const Tile& tile, int64_t column) const noexcept {
+  void compute_groups(const Piece& piece, const Part& part, const QuantRows& x) const noexcept {
+    const GroupFormat& format = piece.format.groups;
+    const int64_t columns = (part.n - piece.n0) / kBlockN;
+    GroupDotArgs d;
+    d.format = format;
+    d.x = reinterpret_cast<const int8_t*>(x.data);
+    d.x_scale = x.scale;
+    d.x_sum = x.sum;
+    d.w = piece.w + columns * format.column_bytes(piece.k_padded);
+    d.y = reinterpret_cast<float*>(part.acc);
+    d.m = part.rows;
+    d.n = part.count;
+    d.k = piece.k_padded;
+    d.ldx = x.ld;
+    d.ldg = x.ldg();
+    d.ldy = part.ldacc;
+    select_group_dot_kernel(a_.isa, d.m).run(d);
+    a_.vec->add({d.y, part.bias, part.residual, part.y, d.m, d.n, d.ldy, a_.residual.ld, part.ldy});
+  }
+
+  /// Half as many columns of out as the tile has.
+  void swiglu(const Tile& tile) const noexcept {
+    const int64_t column = tile.n / 2;
     const int64_t count = std::min(tile.count / 2, a_.out.width - column);
     for (int64_t r = 0; r < tile.rows && count > 0; ++r) {
       float* out = a_.out.row(r) + column;

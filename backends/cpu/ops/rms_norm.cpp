@@ -3,6 +3,17 @@
 namespace qllm::cpu {
 namespace {
 
+/// Row r of `out` from `width` floats.
+void quantize_row(const VecKernels& vec, const float* x, int64_t width, const QuantRows& out,
+                  int64_t r) {
+  if (out.group == 0) {
+    out.scale[r] = vec.quantize_u8(x, width, out.ld, out.row(r));
+    return;
+  }
+  vec.quantize_s8_groups(x, width, out.ld, out.group, reinterpret_cast<int8_t*>(out.row(r)),
+                         out.scale + r * out.ldg(), out.sum + r * out.ldg());
+}
+
 class RmsNormStep final : public Step {
  public:
   RmsNormStep(const VecKernels& vec, const FloatBuffer& in, const float* gain, float eps,
@@ -24,7 +35,7 @@ class RmsNormStep final : public Step {
     for (int64_t r = share.begin; r < share.end; ++r) {
       float* y = out_.data != nullptr ? out_.row(r) : scratch_.of<float>(worker.index);
       vec_.rms_norm(in_.row(r), gain_, eps_, in_.width, y);
-      if (q.data != nullptr) q.scale[r] = vec_.quantize_u8(y, in_.width, q.ld, q.row(r));
+      if (q.data != nullptr) quantize_row(vec_, y, in_.width, q, r);
     }
   }
   bool meets(const StepState& state) const override {
@@ -51,7 +62,7 @@ class QuantizeStep final : public Step {
     const QuantRows q = out_.view(rows, worker);
     const Share share = out_.is_own(rows) ? Share{0, rows} : share_of(rows, worker);
     for (int64_t r = share.begin; r < share.end; ++r) {
-      q.scale[r] = vec_.quantize_u8(in_.row(r), in_.width, q.ld, q.row(r));
+      quantize_row(vec_, in_.row(r), in_.width, q, r);
     }
   }
   bool meets(const StepState& state) const override { return !out_.is_own(state.rows(in_.rows)); }

@@ -36,11 +36,16 @@ struct FloatBuffer {
   float* row(int64_t r) const { return data + r * ld; }
 };
 
-/// Rows quantized per token: u8 = q + 128, padded to ld; one scale per row.
+/// Quantized rows, padded to ld. group 0: u8 = q + 128, one scale per row. Else s8, and a scale and
+/// the sum of the codes for each group of so many values.
 struct QuantRows {
   uint8_t* data = nullptr;
-  float* scale = nullptr;
+  float* scale = nullptr;  // [rows, ldg]
+  int32_t* sum = nullptr;  // [rows, ldg], groups only
   int64_t ld = 0;
+  int64_t group = 0;
+
+  int64_t ldg() const { return group == 0 ? 1 : ld / group; }
   uint8_t* row(int64_t r) const { return data + r * ld; }
 };
 
@@ -48,12 +53,15 @@ struct QuantRows {
 /// takes less time (16,384 values: 1 us) than sharing them out and meeting at a barrier.
 inline constexpr int64_t kOwnRows = 16;
 inline constexpr int64_t kOwnValues = 16384;
+inline constexpr int64_t kOwnScales = kOwnValues / 32;  // and as many sums
+inline constexpr int64_t kOwnBytes = kOwnValues + 8 * kOwnScales;
+static_assert(kOwnScales >= kOwnRows);
 
 /// A quantized value. Its maker and its readers agree by the number of rows on whether each worker
 /// has its own copy or all share one.
 struct QuantBuffer {
   QuantRows shared;
-  std::byte* const* own = nullptr;  // [workers]: kOwnValues of u8, then kOwnRows scales; null: none
+  std::byte* const* own = nullptr;  // [workers]: kOwnBytes: values, scales, sums; null: none
   int64_t width = 0;
   Rows rows = Rows::tokens;
 
@@ -63,8 +71,9 @@ struct QuantBuffer {
   QuantRows view(int64_t n_rows, const Worker& worker) const {
     if (!is_own(n_rows)) return shared;
     std::byte* area = own[worker.index];
-    return {reinterpret_cast<uint8_t*>(area), reinterpret_cast<float*>(area + kOwnValues),
-            shared.ld};
+    auto* scale = reinterpret_cast<float*>(area + kOwnValues);
+    return {reinterpret_cast<uint8_t*>(area), scale, reinterpret_cast<int32_t*>(scale + kOwnScales),
+            shared.ld, shared.group};
   }
 };
 

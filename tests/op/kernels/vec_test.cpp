@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "quant/group_quant.h"
 #include "quant/int8.h"
 
 using namespace qllm;  // NOLINT
@@ -57,6 +58,24 @@ double from_bf16(uint16_t x) {
   float f = 0;
   std::memcpy(&f, &b, sizeof f);
   return f;
+}
+
+/// Rows that hold what quantizing must not trip over: form 0..7.
+std::vector<float> awkward_row(int64_t n, int form) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  auto x = normal(static_cast<size_t>(n), static_cast<uint32_t>(n + form), 2.0F);
+  const size_t at = x.size() / 2;
+  if (form == 1) x[at] = nan;
+  if (form == 2) x[at] = inf, x[0] = -inf;
+  if (form == 3) x.assign(x.size(), 0.0F);
+  if (form == 4) x.assign(x.size(), nan), x[at] = -inf;
+  if (form == 5) x.assign(x.size(), 1e-45F), x[at] = 0.0F;  // 127 / amax overflows
+  if (form == 6)
+    for (size_t i = 0; i < x.size(); ++i)
+      x[i] = (static_cast<float>(i % 255) - 127.0F) / 2;  // ties
+  if (form == 7) x.assign(x.size(), -std::numeric_limits<float>::max());
+  return x;
 }
 
 }  // namespace
@@ -138,21 +157,9 @@ TEST_CASE("rms_norm: equals double within (n/2 + 8) roundings") {
 }
 
 TEST_CASE("quantize_u8: equals the reference bit for bit") {
-  const float inf = std::numeric_limits<float>::infinity();
-  const float nan = std::numeric_limits<float>::quiet_NaN();
   for (const int64_t n : kLengths) {
     for (int form = 0; form < 8; ++form) {
-      auto x = normal(static_cast<size_t>(n), static_cast<uint32_t>(n + form), 2.0F);
-      const size_t at = x.size() / 2;
-      if (form == 1) x[at] = nan;
-      if (form == 2) x[at] = inf, x[0] = -inf;
-      if (form == 3) x.assign(x.size(), 0.0F);
-      if (form == 4) x.assign(x.size(), nan), x[at] = -inf;
-      if (form == 5) x.assign(x.size(), 1e-45F), x[at] = 0.0F;  // 127 / amax overflows
-      if (form == 6)
-        for (size_t i = 0; i < x.size(); ++i)
-          x[i] = (static_cast<float>(i % 255) - 127.0F) / 2;  // ties
-      if (form == 7) x.assign(x.size(), -std::numeric_limits<float>::max());
+      const auto x = awkward_row(n, form);
       const int64_t padded = (n + 63) / 64 * 64;
       std::vector<uint8_t> want(static_cast<size_t>(padded) + 1, 9);
       const float scale = quantize_row_u8(x.data(), n, padded, want.data());
@@ -162,6 +169,57 @@ TEST_CASE("quantize_u8: equals the reference bit for bit") {
         CAPTURE(form);
         CHECK(bits_of(vec.quantize_u8(x.data(), n, padded, got.data())) == bits_of(scale));
         CHECK(got == want);
+      });
+    }
+  }
+}
+
+TEST_CASE("quantize_s8_groups: equals the reference bit for bit") {
+  for (const int64_t n : kLengths) {
+    for (int form = 0; form < 8; ++form) {
+      const auto x = awkward_row(n, form);
+      for (const int64_t group : {32, 64, 128}) {
+        const int64_t padded = (n + 127) / 128 * 128 + 128;
+        const auto groups = static_cast<size_t>(padded / group);
+        std::vector<int8_t> want(static_cast<size_t>(padded) + 1, 9);
+        std::vector<float> want_scale(groups + 1, 9.0F);
+        std::vector<int32_t> want_sum(groups + 1, 9);
+        quantize_groups_s8(x.data(), n, padded, group, want.data(), want_scale.data(),
+                           want_sum.data());
+        for_each_tier([&](const cpu::VecKernels& vec) {
+          std::vector<int8_t> got(want.size(), 9);
+          std::vector<float> scale(want_scale.size(), 9.0F);
+          std::vector<int32_t> sum(want_sum.size(), 9);
+          vec.quantize_s8_groups(x.data(), n, padded, group, got.data(), scale.data(), sum.data());
+          CAPTURE(n);
+          CAPTURE(form);
+          CAPTURE(group);
+          CHECK(got == want);
+          CHECK(scale == want_scale);
+          CHECK(sum == want_sum);
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE("add: the float sum in the order written, ragged widths") {
+  for (const int64_t n : kLengths) {
+    const auto size = static_cast<size_t>(n);
+    const auto acc = normal(2 * size, 1, 1.0F), bias = normal(size, 2, 1.0F),
+               residual = normal(2 * size, 3, 1.0F);
+    for (int form = 0; form < 4; ++form) {
+      for_each_tier([&](const cpu::VecKernels& vec) {
+        std::vector<float> y(2 * size + 1, 77.0F);
+        vec.add({acc.data(), form % 2 == 1 ? bias.data() : nullptr,
+                 form >= 2 ? residual.data() : nullptr, y.data(), 2, n, n, n, n});
+        for (size_t i = 0; i < 2 * size; ++i) {
+          float want = acc[i];
+          if (form % 2 == 1) want += bias[i % size];
+          if (form >= 2) want += residual[i];
+          REQUIRE(bits_of(y[i]) == bits_of(want));
+        }
+        REQUIRE(y.back() == 77.0F);
       });
     }
   }

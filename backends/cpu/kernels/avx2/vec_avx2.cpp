@@ -39,6 +39,12 @@ struct Tier {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(s, s));
   }
 
+  static void store_s8(F v, int8_t* p) {
+    const __m256i i = _mm256_cvtps_epi32(v);
+    const __m128i s = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(s, s));
+  }
+
   template <int kStride>
   static F swapped(F v) {
     if constexpr (kStride == 4) return _mm256_permute2f128_ps(v, v, 1);

@@ -37,6 +37,10 @@ struct Tier {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
   }
 
+  static void store_s8(F v, int8_t* p) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+
   template <int kStride>
   static F swapped(F v) {
     if constexpr (kStride >= 4) return _mm512_shuffle_f32x4(v, v, kStride == 4 ? 0xB1 : 0x4E);

@@ -38,6 +38,13 @@ struct Tier {
     __builtin_memcpy(p, &four, sizeof four);
   }
 
+  static void store_s8(F v, int8_t* p) {
+    __m128i i = _mm_cvtps_epi32(v);
+    i = _mm_packs_epi32(i, i);
+    const int32_t four = _mm_cvtsi128_si32(_mm_packs_epi16(i, i));
+    __builtin_memcpy(p, &four, sizeof four);
+  }
+
   template <int kStride>
   static F swapped(F v) {
     return _mm_shuffle_ps(v, v, kStride == 1 ? 0xB1 : 0x4E);
