@@ -27,6 +27,7 @@ def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("model", type=Path)
     p.add_argument("--synthetic", metavar="KEY=N,…", help="ours runs this shape instead of MODEL (MODEL has the same)")
+    p.add_argument("--scheme", help="ours (default: int8)")
     p.add_argument("--theirs", type=Path, action="append", default=[], help="another GGUF for llama-bench; repeatable")
     p.add_argument("--qllm", default=os.environ.get("QLLM", "qllm"), help="'none': their side alone")
     p.add_argument("--llama-bench", default=os.environ.get("LLAMA_BENCH", "llama-bench"))
@@ -68,7 +69,7 @@ def number(value):
 def ours_once(args, samples):
     model = ["--synthetic", args.synthetic] if args.synthetic else [args.model]
     document = run_json([args.qllm, "bench", *model, "--prompt", args.prompt, "--gen", args.gen, "--repeat", 1,
-                         "--threads", args.threads, "--json"])
+                         "--threads", args.threads, *(["--scheme", args.scheme] if args.scheme else []), "--json"])
     for phase in PHASES:
         samples.setdefault(("qllm", phase), []).append(number(document[phase]["tokens_per_s"]))
     samples.setdefault(("qllm", "ceiling_gbps"), []).append(number(document["ceiling_gbps"]))

@@ -188,15 +188,14 @@ class Run(Case):
 
     def test_what_this_build_does_not_do(self):
         self.fails(qllm("run", TINY, "-p", "x", "--device", "cuda"), 1, "cuda")
-        self.fails(qllm("run", TINY, "-p", "x", "--scheme", "int4-g32"), 1, "int4-g32")
-        self.fails(qllm("run", TINY, "-p", "x", "--scheme", "keep"), 1, "keep")
         self.fails(qllm("run", TINY, "-p", "x", "--device", "cpu", "--scheme", "fp32"), 1, "fp32")
         self.fails(qllm("run", TINY, "-p", "x", "--isa", "abacus"), 1, "abacus")
         self.fails(qllm("run", TINY, "-p", "x", "--cpus", "99999"), 1, "99999")
 
     def test_devices_and_threads(self):
         for more in (["--device", "reference"], ["--device", "reference", "--scheme", "int8"],
-                     ["--isa", "scalar"], ["--threads", 1], ["--cpus", "0"], ["--no-cache"]):  # fmt: skip
+                     ["--isa", "scalar"], ["--threads", 1], ["--cpus", "0"], ["--no-cache"],
+                     ["--scheme", "int4-g32"], ["--scheme", "keep"]):  # fmt: skip
             with self.subTest(more=more):
                 self.works(qllm("run", TINY, "-p", "Hello", "-n", 3, *more))
 
