@@ -8,8 +8,8 @@
 namespace qllm::reference {
 
 /// Scheme fp32: float32 weights, activations and KV. int8: weights and activations of each linear
-/// quantized by quant/int8.h. int4 and keep: by quant/group_quant.h, or as the file has them. Integer
-/// sums are exact, those of groups added up in double; all else float32.
+/// quantized by quant/int8.h. int4 and keep: by quant/group_quant.h, or as the file has them.
+/// Integer sums are exact, those of groups added up in double; all else float32.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace qllm::reference

@@ -4,7 +4,8 @@
 // The tile's sums are added to those in memory at its end: loaded at its beginning they would be
 // waited for. Pieces are taken from several columns by turns (kernels/turns.h); the first tile
 // prefetches the one that comes two turns later, line by line, front to back, since strips ask for
-// lines in an order that no hardware foresees. Not measured: the order is that of stream_avx2, where it was (docs/kernels.md).
+// lines in an order that no hardware foresees. Not measured: the order is that of stream_avx2,
+// where it was (docs/kernels.md).
 #include "kernels/dot.h"
 #include "kernels/intrin.h"
 #include "kernels/turns.h"
