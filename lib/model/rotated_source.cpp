@@ -136,10 +136,13 @@ RotatedSource::RotatedSource(std::shared_ptr<const TensorSource> source,
       ++to_come_;
     }
     if (rotation.gain.empty()) continue;
-    std::vector<float>& gain = gains_[rotation.gain];
-    if (!gain.empty()) continue;
-    gain.resize(static_cast<size_t>(rotation.columns));
+    require(rotation.turn_columns.kind == Turn::Kind::residual, ErrorCode::internal,
+            "tensor {}: a gain without the residual's rotation", name);
+    std::vector<float>& factor = factors_[rotation.gain];
+    if (!factor.empty()) continue;
+    std::vector<float> gain(static_cast<size_t>(rotation.columns));
     source_->read_rows(rotation.gain, 0, 1, gain.data());
+    factor = residual_->factor(gain);
   }
 }
 
@@ -175,18 +178,19 @@ void RotatedSource::read_rows(const std::string& tensor, int64_t row, int64_t co
   if (whole->hand_out(row, count, out)) release(whole.get());
 }
 
-/// Rows as they are read, times the gain, their columns turned.
+/// Rows as they are read, times the gain, their columns turned. One at a time: a row stays in the
+/// first cache.
 void RotatedSource::read_turned(const TensorRotation& rotation, int64_t row, int64_t count,
                                 float* out) const {
-  const std::vector<float>* gain =
-      rotation.gain.empty() ? nullptr : &gains_.find(rotation.gain)->second;
-  for (int64_t r = 0; r < count; ++r) {  // a row at a time: it stays in the first cache
+  const auto factor = factors_.find(rotation.gain);
+  for (int64_t r = 0; r < count; ++r) {
     float* x = out + r * rotation.columns;
     source_->read_rows(rotation.source, row + r, 1, x);
-    for (int64_t k = 0; gain != nullptr && k < rotation.columns; ++k) {
-      x[k] *= (*gain)[static_cast<size_t>(k)];
+    if (factor != factors_.end()) {
+      residual_->apply(x, factor->second.data());
+    } else {
+      turn(rotation.turn_columns, x, rotation.columns, 1);
     }
-    turn(rotation.turn_columns, x, rotation.columns, 1);
   }
 }
 

@@ -27,7 +27,8 @@ struct TensorRotation {
   std::string source;  // its name in the wrapped source
   int64_t rows = 0;
   int64_t columns = 0;
-  std::string gain;   // a vector [columns] of the wrapped source; empty: ones
+  std::string gain;   // a vector [columns] of the wrapped source; empty: ones.
+                      // Only where turn_columns is residual
   Turn turn_columns;  // each row is turned, by itself
   Turn turn_rows;     // each column is turned: rows are mixed
 };
@@ -67,7 +68,7 @@ class RotatedSource final : public TensorSource {
 
   std::shared_ptr<const TensorSource> source_;
   std::map<std::string, TensorRotation> rotations_;
-  std::map<std::string, std::vector<float>> gains_;  // by name
+  std::map<std::string, std::vector<float>> factors_;  // by gain: ResidualRotation::factor
   std::shared_ptr<const ResidualRotation> residual_;
   size_t most_mixed_ = 0;  // values of the largest tensor whose rows are mixed
   mutable std::mutex mutex_;

@@ -70,21 +70,40 @@ void two_stages(float* x, int64_t length, int64_t apart) {
   }
 }
 
-/// The Walsh-Hadamard transform of one block, not normalised: x [block, lanes] in stages whose
-/// pairs are 1, 2, 4, ... rows apart.
-void transform(float* x, int64_t block, int64_t lanes) {
-  const int64_t length = block * lanes;
-  int64_t apart = lanes;
-  if (lanes == 1 && block >= kLanes) {
-    for (int64_t i = 0; i < length; i += kLanes) store(hadamard4(load(x + i)), x + i);
-    apart = kLanes;
-  } else if (lanes == 1 && block == 2) {
-    const float a = x[0], b = x[1];
-    x[0] = a + b, x[1] = a - b;
-    return;
-  }
+/// Stages of pairs `apart` and more apart.
+void stages_from(float* x, int64_t length, int64_t apart) {
   for (; 4 * apart <= length; apart *= 4) two_stages(x, length, apart);
   if (apart < length) stage(x, length, apart);
+}
+
+/// The Walsh-Hadamard transform, not normalised, of x [size]: values times factor(i) (of i to i +
+/// 3), then pairs 1, 2, 4, ... apart. The first stages meet in registers.
+template <typename Factor>
+void transform_row(float* x, int64_t size, const Factor& factor) {
+  const auto first = [&](int64_t i) { return hadamard4(load(x + i) * factor(i)); };
+  if (size < kChunk) {
+    for (int64_t i = 0; i < size; i += kLanes) store(first(i), x + i);
+    return stages_from(x, size, kLanes);
+  }
+  for (int64_t i = 0; i < size; i += kChunk) {
+    const Float4 a = first(i), b = first(i + kLanes);
+    const Float4 c = first(i + 2 * kLanes), d = first(i + 3 * kLanes);
+    const Float4 ab = a + b, a_b = a - b, cd = c + d, c_d = c - d;
+    store(ab + cd, x + i);
+    store(a_b + c_d, x + i + kLanes);
+    store(ab - cd, x + i + 2 * kLanes);
+    store(a_b - c_d, x + i + 3 * kLanes);
+  }
+  stages_from(x, size, kChunk);
+}
+
+/// The same of fewer than 4 values.
+void transform_few(float* x, int64_t size, const float* factor) {
+  for (int64_t i = 0; i < size; ++i) x[i] *= factor[i];
+  if (size < 2) return;
+  const float a = x[0], b = x[1];
+  x[0] = a + b;
+  x[1] = a - b;
 }
 
 /// Rows of a random orthogonal matrix [n, n]: Gram-Schmidt, each row twice, so that rounding leaves
@@ -115,9 +134,17 @@ std::vector<double> random_orthogonal(int64_t n, uint64_t* state) {
 
 void hadamard_blocks(float* x, int64_t size, int64_t block, int64_t lanes) {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
+  const Float4 scales = {scale, scale, scale, scale};
   for (int64_t i = 0; i < size; i += block) {
-    transform(x + i * lanes, block, lanes);
-    for (int64_t j = i * lanes; j < (i + block) * lanes; ++j) x[j] *= scale;
+    float* p = x + i * lanes;
+    if (lanes > 1) {
+      for (int64_t j = 0; j < block * lanes; ++j) p[j] *= scale;
+      stages_from(p, block * lanes, lanes);
+    } else if (block < kLanes) {
+      transform_few(p, block, &scales[0]);
+    } else {
+      transform_row(p, block, [&](int64_t) { return scales; });
+    }
   }
 }
 
@@ -143,16 +170,32 @@ ResidualRotation::ResidualRotation(int64_t size)
   }
 }
 
-void ResidualRotation::apply(float* x, int64_t lanes) const {
-  if (lanes == 1) {
-    for (int64_t i = 0; i < size_; ++i) x[i] *= sign_[static_cast<size_t>(i)];
-  } else {
-    for (int64_t i = 0; i < size_; ++i) {
-      for (int64_t l = 0; l < lanes; ++l) x[i * lanes + l] *= sign_[static_cast<size_t>(i)];
+std::vector<float> ResidualRotation::factor(const std::vector<float>& gain) const {
+  std::vector<float> all = sign_;
+  for (size_t i = 0; i < all.size() && !gain.empty(); ++i) all[i] *= gain[i];
+  return all;
+}
+
+void ResidualRotation::apply(float* x, const float* factor) const {
+  for (int64_t s = 0; s < size_; s += power_) {
+    const float* f = factor + s;
+    if (power_ < kLanes) {
+      transform_few(x + s, power_, f);
+    } else {
+      transform_row(x + s, power_, [&](int64_t i) { return load(f + i); });
     }
   }
-  for (int64_t s = 0; s < odd_; ++s) transform(x + s * power_ * lanes, power_, lanes);
-  if (odd_ > 1) mix_segments(x, power_ * lanes);
+  if (odd_ > 1) mix_segments(x, power_);
+}
+
+void ResidualRotation::apply(float* x, int64_t lanes) const {
+  if (lanes == 1) return apply(x, sign_.data());
+  for (int64_t i = 0; i < size_; ++i) {
+    for (int64_t l = 0; l < lanes; ++l) x[i * lanes + l] *= sign_[static_cast<size_t>(i)];
+  }
+  const int64_t length = power_ * lanes;
+  for (int64_t s = 0; s < odd_; ++s) stages_from(x + s * length, length, lanes);
+  if (odd_ > 1) mix_segments(x, length);
 }
 
 /// x as [odd, length]: x <- R^T x. Registers of 16 floats of each segment wait in `before`.

@@ -40,6 +40,10 @@ class ResidualRotation {
   int64_t size() const { return size_; }
   /// x <- x Q, in size (odd factor + log size) steps a lane.
   void apply(float* x, int64_t lanes = 1) const;
+  /// What apply() below needs to multiply x [size] by `gain` first; empty: ones.
+  std::vector<float> factor(const std::vector<float>& gain) const;
+  /// x <- (x diag(gain)) Q of one row, `factor` of that gain: nothing but the rotation is paid for.
+  void apply(float* x, const float* factor) const;
 
  private:
   void mix_segments(float* x, int64_t length) const;
