@@ -20,7 +20,7 @@ struct InfoOptions {
 
   void add_to(CLI::App& command) {
     add_model(command, model);
-    command.add_flag("--kernels", kernels, "also the kernel tiers and which one is used");
+    command.add_flag("--kernels", kernels, "also which kernel computes int8 matmuls of which size");
     command.add_flag("--tensors", tensors, "list every tensor instead of a summary by type");
     command.add_flag("--json", json, "one JSON document");
     common.add_to(command);
@@ -32,6 +32,14 @@ Json machine_json(const MachineInfo& machine) {
   json["cpu"] = machine.cpu;
   json["isa"] = machine.isa;
   json["isa_used"] = machine.isa_used;
+  Json& kernels = json["kernels"] = Json::array();
+  for (const KernelChoice& choice : machine.kernels) {
+    kernels.push_back({{"tokens_from", choice.tokens_from},
+                       {"outputs_from", choice.outputs_from},
+                       {"inputs_from", choice.inputs_from},
+                       {"kernel", choice.kernel},
+                       {"note", choice.note}});
+  }
   json["packages"] = machine.packages;
   json["numa_nodes"] = machine.numa_nodes;
   json["cores"] = machine.cores;
@@ -78,6 +86,16 @@ Json model_json(const ModelInfo& model) {
   return json;
 }
 
+std::string kernels_text(const MachineInfo& machine) {
+  Table table;
+  table.row({"tokens", "outputs", "inputs", "int8 kernel, until a later line holds too", ""});
+  for (const KernelChoice& c : machine.kernels) {
+    table.row({fmt::format("{}+", c.tokens_from), fmt::format("{}+", c.outputs_from),
+               fmt::format("{}+", c.inputs_from), c.kernel, c.note});
+  }
+  return table.text();
+}
+
 std::string machine_text(const MachineInfo& machine, bool kernels) {
   Table table;
   table.row({"machine", machine.cpu});
@@ -88,8 +106,8 @@ std::string machine_text(const MachineInfo& machine, bool kernels) {
   table.row(
       {"workers", fmt::format("{} on CPUs {}", machine.workers, fmt::join(machine.cpus, ","))});
   table.row({"memory", human_bytes(machine.memory_bytes)});
-  for (const std::string& note : machine.notes) table.row({kernels ? "kernels" : "note", note});
-  return table.text();
+  for (const std::string& note : machine.notes) table.row({"note", note});
+  return kernels ? table.text() + "\n" + kernels_text(machine) : table.text();
 }
 
 // One line per element type, and each tensor below where asked.

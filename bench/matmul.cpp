@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "kernels/ceiling.h"
+#include "kernels/dispatch.h"
 #include "kernels/group_dot.h"
 #include "onednn/onednn_tiles.h"
 #include "quant/packing.h"
@@ -83,9 +84,9 @@ Shard shard_of(const Case& c, int thread, int threads) {
 
 /// Outputs that one call computes, as a step does (backends/cpu/ops/linear.cpp): their sums stay in
 /// L2 until the epilogue.
-int64_t tile_columns(const Case& c) {
-  constexpr int64_t kTileBytes = 128 * 1024;
-  return std::max(kBlockN, kTileBytes / 4 / c.m / kBlockN * kBlockN);
+int64_t tile_columns(const Case& c, cpu::Isa isa) {
+  const int64_t bytes = cpu::choose_dot(isa, c.m, c.n, c.k, false).sum_bytes;
+  return std::max(kBlockN, bytes / 4 / c.m / kBlockN * kBlockN);
 }
 
 /// The counters of a case that read `bytes` and made `products` in each iteration.
@@ -128,12 +129,12 @@ void measure(benchmark::State& state, const Arena& arena, const Case& c, int64_t
 
 void bench_kernel(benchmark::State& state, const Arena& arena, const cpu::DotKernel& kernel,
                   const Case& c) {
-  measure(state, arena, c, tile_columns(c),
+  measure(state, arena, c, tile_columns(c, kernel.isa),
           [&](int, const cpu::DotArgs& args) { kernel.run(args); });
 }
 
 void bench_onednn(benchmark::State& state, const Arena& arena, const Case& c) {
-  cpu::OnednnTiles tiles(arena.threads, c.m);
+  cpu::OnednnTiles tiles(arena.threads, c.m, c.m);
   for (int t = 0; t < arena.threads; ++t) {
     tiles.prepare(shard_of(c, t, arena.threads).count, c.k, c.k);
   }

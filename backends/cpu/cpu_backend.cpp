@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "bandwidth.h"
 #include "core/error.h"
 #include "cpu_weights.h"
+#include "kernels/dispatch.h"
 #include "kernels/dot.h"
 #include "kernels/vec.h"
 #include "kv_cache.h"
@@ -38,6 +40,16 @@ Isa choose_isa(const std::string& name) {
        "isa {}: known tiers are scalar, avx2, avxvnni, avx512vnni, amx", name);
 }
 
+std::vector<KernelChoice> kernel_choices(Isa isa, bool onednn) {
+  std::vector<KernelChoice> choices;
+  for (const DispatchRow& row : dispatch_table()) {
+    if (row.isa != isa || (row.kernel == nullptr && !onednn)) continue;
+    choices.push_back({row.m_from, row.n_from, row.k_from,
+                       row.kernel != nullptr ? row.kernel->name : "onednn", row.note});
+  }
+  return choices;
+}
+
 std::unique_ptr<Topology> detect_topology(const BackendOptions& options) {
   TopologyOptions t;
   t.threads = options.threads;
@@ -62,14 +74,17 @@ class CpuBackend final : public Backend {
       if (isa_available(isa)) info.isa.emplace_back(isa_name(isa));
     }
     info.isa_used = isa_name(isa_);
+    info.kernels = kernel_choices(isa_, onednn_);
     info.workers = pool_.count();
     info.numa_nodes = topology_->numa_nodes();
     info.packages = topology_->packages();
     info.cores = topology_->cores();
     for (const WorkerSlot& slot : topology_->workers()) info.cpus.push_back(slot.cpu);
     info.notes = topology_->notes();
-    info.notes.push_back(onednn_
-                             ? "oneDNN takes matmuls of 32 tokens and more on the packed weights"
+    info.notes.push_back(onednn_ && onednn_tokens_from(isa_) < std::numeric_limits<int64_t>::max()
+                             ? fmt::format("oneDNN takes matmuls of {} tokens and more on the "
+                                           "packed weights",
+                                           onednn_tokens_from(isa_))
                              : "own kernels for all token counts: oneDNN has no fast u8 x s8 "
                                "matmul on this tier");
     return info;

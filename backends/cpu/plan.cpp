@@ -11,6 +11,7 @@
 #include "core/math.h"
 #include "fusion.h"
 #include "graph/liveness.h"
+#include "kernels/dispatch.h"
 #include "onednn/onednn_tiles.h"
 #include "ops/ops.h"
 #include "quant/packing.h"
@@ -156,8 +157,9 @@ class CpuPlan final : public Plan {
         fusion_(find_fusion(graph_)),
         buffers_(graph_, fusion_.stages, limits_, context_),
         scratch_(*context.topology) {
-    if (context.onednn && limits.max_tokens >= kOnednnMinTokens) {
-      onednn_.emplace(context.pool->count(), limits.max_tokens);
+    const int64_t onednn_from = onednn_tokens_from(context.isa);
+    if (context.onednn && limits.max_tokens >= onednn_from) {
+      onednn_.emplace(context.pool->count(), onednn_from, limits.max_tokens);
     }
     state_.position.resize(static_cast<size_t>(limits.max_tokens));
     state_.cache.resize(static_cast<size_t>(limits.max_tokens));

@@ -11,6 +11,7 @@
 
 #include "core/log.h"
 #include "graph/graph.h"
+#include "qllm/qllm.hpp"
 #include "quant/group.h"
 #include "quant/scheme.h"
 
@@ -143,6 +144,7 @@ struct BackendInfo {
   std::string name;
   std::vector<std::string> isa;  // tiers that this machine runs, best first
   std::string isa_used;
+  std::vector<KernelChoice> kernels;
   int workers = 1;
   int numa_nodes = 1;
   int packages = 1;

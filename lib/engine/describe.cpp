@@ -97,6 +97,7 @@ MachineInfo machine_info(const Backend& backend) {
   info.cpu = processor_name();
   info.isa = b.isa;
   info.isa_used = b.isa_used;
+  info.kernels = b.kernels;
   info.packages = b.packages;
   info.numa_nodes = b.numa_nodes;
   info.cores = b.cores;

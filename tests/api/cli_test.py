@@ -454,6 +454,10 @@ class Info(Case):
         self.assertGreaterEqual(machine["numa_nodes"], 1)
         self.assertGreaterEqual(machine["workers"], 1)
         self.assertIn("kernel tiers", self.works(qllm("info", "--kernels")).decode())
+        self.assertIn(machine["kernels"][0]["kernel"], self.works(qllm("info", "--kernels")).decode())
+        scalar = self.json(qllm("info", "--isa", "scalar", "--json"))["machine"]["kernels"]
+        self.assertEqual([k["kernel"] for k in scalar], ["dot_u8s8s32_n64k4_plain_scalar"])
+        self.assertEqual(scalar[0]["tokens_from"], 1)
 
     def test_model(self):
         document = self.json(qllm("info", TINY, "--json"))

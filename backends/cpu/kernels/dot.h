@@ -32,10 +32,9 @@ struct DotArgs {
 };
 
 struct DotKernel {
-  const char* name;  // op, types, layout, ISA: "dot_u8s8s32_n64k4_avx2"
+  const char* name;     // op, types, layout, ISA: "dot_u8s8s32_n64k4_avx2"
+  const char* variant;  // "stream", "panel", ...: what it is called within its tier
   Isa isa;
-  int64_t m_min;  // the range of M that it is meant for; correct for every M >= 1
-  int64_t m_max;
   void (*run)(const DotArgs& args) noexcept;
 };
 
@@ -49,7 +48,7 @@ bool isa_available(Isa isa);
 /// The best available tier.
 Isa best_isa();
 
-/// The kernel of a tier for M tokens. Never null for an available tier.
-const DotKernel& select_dot_kernel(Isa isa, int64_t m);
+/// Ours of a tier for m tokens, n outputs and k inputs, by the table of dispatch.h.
+const DotKernel& select_dot_kernel(Isa isa, int64_t m, int64_t n = 4096, int64_t k = 4096);
 
 }  // namespace qllm::cpu

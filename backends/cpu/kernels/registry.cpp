@@ -1,14 +1,15 @@
-// The tables behind dot.h, group_dot.h and vec.h.
-#include <algorithm>
+// The tables behind dot.h, dispatch.h, group_dot.h and vec.h.
 #include <limits>
+#include <string_view>
 
+#include "kernels/dispatch.h"
 #include "kernels/dot.h"
 #include "kernels/group_dot.h"
 #include "kernels/vec.h"
 
 namespace qllm::cpu {
 
-#define QLLM_DOT_KERNEL(tier, variant, m_min, m_max)              \
+#define QLLM_DOT_KERNEL(tier, variant)                            \
   namespace tier {                                                \
   void dot_u8s8s32_n64k4_##variant(const DotArgs& args) noexcept; \
   }
@@ -34,11 +35,11 @@ const VecKernels& vec_kernels() noexcept;
 
 namespace {
 
-constexpr int64_t kAnyM = std::numeric_limits<int64_t>::max();
+constexpr int64_t kAnyM = std::numeric_limits<int64_t>::max();  // in group_dot_kernels.inc
 
 constexpr DotKernel kDotKernels[] = {
-#define QLLM_DOT_KERNEL(tier, variant, m_min, m_max)                 \
-  {"dot_u8s8s32_n64k4_" #variant "_" #tier, Isa::tier, m_min, m_max, \
+#define QLLM_DOT_KERNEL(tier, variant)                           \
+  {"dot_u8s8s32_n64k4_" #variant "_" #tier, #variant, Isa::tier, \
    &tier::dot_u8s8s32_n64k4_##variant},
 #include "kernels/dot_kernels.inc"
 #undef QLLM_DOT_KERNEL
@@ -50,6 +51,22 @@ constexpr GroupDotKernel kGroupDotKernels[] = {
    &tier::group_dot_s8_n64_##variant},
 #include "kernels/group_dot_kernels.inc"
 #undef QLLM_GROUP_DOT_KERNEL
+};
+
+/// The kernel that a row of the table names; null for oneDNN. A name that its tier lacks does not
+/// compile: the search leaves the array.
+constexpr const DotKernel* named(Isa isa, std::string_view variant) {
+  if (variant == "onednn") return nullptr;
+  const DotKernel* kernel = kDotKernels;
+  while (kernel->isa != isa || variant != kernel->variant) ++kernel;
+  return kernel;
+}
+
+constexpr DispatchRow kDispatch[] = {
+#define QLLM_DISPATCH(tier, m_from, n_from, k_from, kernel, sum_kib, note) \
+  {Isa::tier, m_from, n_from, k_from, named(Isa::tier, #kernel), sum_kib, note},
+#include "kernels/dispatch_table.inc"
+#undef QLLM_DISPATCH
 };
 
 }  // namespace
@@ -68,14 +85,7 @@ const GroupDotKernel& select_group_dot_kernel(Isa isa, int64_t m) {
 
 std::span<const DotKernel> dot_kernels() { return kDotKernels; }
 
-const DotKernel& select_dot_kernel(Isa isa, int64_t m) {
-  const DotKernel* best = nullptr;
-  for (const DotKernel& kernel : kDotKernels) {
-    if (kernel.isa != isa) continue;
-    if (best == nullptr || m >= kernel.m_min) best = &kernel;  // ranges ascend within a tier
-  }
-  return best != nullptr ? *best : kDotKernels[0];
-}
+std::span<const DispatchRow> dispatch_table() { return kDispatch; }
 
 const VecKernels& vec_kernels(Isa isa) {
   switch (isa) {

@@ -4,10 +4,10 @@
 
 namespace qllm::cpu {
 
-OnednnTiles::OnednnTiles(int workers, int64_t max_tokens)
+OnednnTiles::OnednnTiles(int workers, int64_t min_tokens, int64_t max_tokens)
     : by_worker_(static_cast<size_t>(workers)) {
   // Powers of two: a step wastes less than half of its rows, and four or five primitives do.
-  for (int64_t m = kOnednnMinTokens; m < max_tokens; m *= 2) token_counts_.push_back(m);
+  for (int64_t m = min_tokens; m < max_tokens; m *= 2) token_counts_.push_back(m);
   token_counts_.push_back(max_tokens);
 }
 

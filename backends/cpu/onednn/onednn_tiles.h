@@ -10,15 +10,14 @@
 
 namespace qllm::cpu {
 
-/// From this many tokens on oneDNN is asked (below, our kernels stream the weights just as fast).
-inline constexpr int64_t kOnednnMinTokens = 32;
 /// Outputs of a tile: with 512 tokens its int32 sums take 512 KiB, which a core with VNNI keeps in
 /// its L2 (1 MiB and more) until the epilogue reads them.
 inline constexpr int64_t kOnednnColumns = 256;
 
 class OnednnTiles {
  public:
-  OnednnTiles(int workers, int64_t max_tokens);
+  /// For steps of min_tokens to max_tokens; one of fewer runs as many as the least prepared.
+  OnednnTiles(int workers, int64_t min_tokens, int64_t max_tokens);
 
   /// Prepares what a shard of n outputs and k inputs needs: full tiles and the remainder.
   void prepare(int64_t n, int64_t k, int64_t ldx);

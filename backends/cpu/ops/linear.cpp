@@ -2,16 +2,13 @@
 
 #include "core/error.h"
 #include "core/math.h"
+#include "kernels/dispatch.h"
 #include "kernels/group_dot.h"
 #include "ops/ops.h"
 #include "quant/packing.h"
 
 namespace qllm::cpu {
 namespace {
-
-/// What a tile [rows, columns] holds between the kernel and the end of its epilogue stays in a
-/// core's L2: 128 KiB, a quarter of the smallest L2 in use (512 KiB), the rest is weights and x.
-constexpr int64_t kTileBytes = 128 * 1024;
 
 /// Bytes of a tile's element: an int32 sum, and the float that becomes of it where SwiGLU waits.
 int64_t element_bytes(const LinearStepArgs& args) { return args.swiglu != nullptr ? 8 : 4; }
@@ -21,18 +18,18 @@ int64_t column_unit(const LinearStepArgs& args) {
   return args.swiglu != nullptr ? 2 * kBlockN : kBlockN;
 }
 
-int64_t tile_columns(const LinearStepArgs& args, int64_t rows) {
+/// What a tile [rows, columns] holds between the kernel and the end of its epilogue stays in a
+/// core's L2: sum_bytes, of which the table of dispatch.h says how many suit the kernel.
+int64_t tile_columns(const LinearStepArgs& args, int64_t rows, int64_t sum_bytes) {
   const int64_t unit = column_unit(args);
-  return std::max(unit, kTileBytes / element_bytes(args) / rows / unit * unit);
+  return std::max(unit, sum_bytes / element_bytes(args) / rows / unit * unit);
 }
 
 /// The most elements that a tile of this linear can have, over all row counts.
 int64_t tile_count(const LinearStepArgs& args, const Shard& shard) {
-  int64_t most = column_unit(args);
-  for (int64_t m = 1; m <= args.max_rows; m *= 2) {
-    const int64_t rows = std::min(2 * m, args.max_rows);
-    most = std::max(most, rows * std::min(shard.n, tile_columns(args, m)));
-  }
+  const int64_t by_bytes = most_sum_bytes(args.isa) / element_bytes(args);
+  int64_t most =
+      std::min(args.max_rows * shard.n, std::max(args.max_rows * column_unit(args), by_bytes));
   if (args.onednn != nullptr) {
     most = std::max(most, args.max_rows * std::min(shard.n, kOnednnColumns));
   }
@@ -69,8 +66,10 @@ class LinearStep final : public Step {
     const Shard& shard = a_.weights->shards[static_cast<size_t>(worker.index)];
     const int64_t rows = state.rows(a_.in.rows);
     if (rows == 0 || shard.n == 0) return;
-    const bool onednn = use_onednn(rows);
-    const int64_t columns = std::min(shard.n, onednn ? kOnednnColumns : tile_columns(a_, rows));
+    const DotChoice choice =
+        choose_dot(a_.isa, rows, shard.n, a_.weights->k_padded, fits_onednn(rows));
+    const int64_t columns = std::min(
+        shard.n, choice.onednn ? kOnednnColumns : tile_columns(a_, rows, choice.sum_bytes));
     const QuantRows x = a_.in.view(rows, worker);
     auto* acc = scratch_.of<int32_t>(worker.index);
     size_t piece = 0;  // that holds the tile's first column
@@ -79,7 +78,7 @@ class LinearStep final : public Step {
                       reinterpret_cast<float*>(acc + most_)};
       while (shard.pieces[piece].end() <= tile.n) ++piece;
       for (size_t p = piece; p < shard.pieces.size() && shard.pieces[p].n0 < tile.end(); ++p) {
-        compute(shard.pieces[p], tile, x, onednn ? worker.index : -1);
+        compute(shard.pieces[p], tile, x, choice, worker.index);
       }
       if (a_.swiglu != nullptr) swiglu(tile);
     }
@@ -98,9 +97,8 @@ class LinearStep final : public Step {
   }
 
   /// It computes whole row counts it is prepared for; the buffers hold max_rows.
-  bool use_onednn(int64_t rows) const {
-    return a_.onednn != nullptr && rows >= kOnednnMinTokens &&
-           a_.onednn->padded_rows(rows) <= a_.max_rows;
+  bool fits_onednn(int64_t rows) const {
+    return a_.onednn != nullptr && a_.onednn->padded_rows(rows) <= a_.max_rows;
   }
 
   /// Columns that a tile and a piece share, and where their results go.
@@ -131,9 +129,8 @@ class LinearStep final : public Step {
     return p;
   }
 
-  /// onednn: the worker's index, or -1 for own kernels.
-  void compute(const Piece& piece, const Tile& tile, const QuantRows& x,
-               int onednn) const noexcept {
+  void compute(const Piece& piece, const Tile& tile, const QuantRows& x, const DotChoice& choice,
+               int worker) const noexcept {
     const Part part = part_of(piece, tile);
     if (piece.in_groups()) return compute_groups(piece, part, x);
     const int64_t at = part.n - piece.n0;
@@ -146,7 +143,7 @@ class LinearStep final : public Step {
     d.k = piece.k_padded;
     d.ldx = x.ld;
     d.ldacc = part.ldacc;
-    if (onednn < 0 || !a_.onednn->run(d, onednn)) select_dot_kernel(a_.isa, d.m).run(d);
+    if (!choice.onednn || !a_.onednn->run(d, worker)) choice.kernel->run(d);
     EpilogueArgs e;
     e.acc = part.acc;
     e.w_sum = piece.sum + at;

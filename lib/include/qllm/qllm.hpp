@@ -87,10 +87,21 @@ struct ModelInfo {
   std::vector<TensorInfo> tensors;
 };
 
+/// One row of what computes int8 matmuls of the tier in use: from so many tokens of a step, outputs
+/// and inputs of one worker on, until a later row holds too.
+struct KernelChoice {
+  int64_t tokens_from = 1;
+  int64_t outputs_from = 1;
+  int64_t inputs_from = 1;
+  std::string kernel;  ///< by its name, or "onednn"
+  std::string note;    ///< "measured: ..." or "reasoned: ..."
+};
+
 struct MachineInfo {
   std::string cpu;               // the processor's own name
   std::vector<std::string> isa;  // kernel tiers that run here, best first
   std::string isa_used;
+  std::vector<KernelChoice> kernels;
   int packages = 1, numa_nodes = 1, cores = 1, workers = 1;
   std::vector<int> cpus;  // where the workers are pinned
   int64_t memory_bytes = 0;

@@ -14,7 +14,7 @@ using namespace qllm::test;  // NOLINT
 
 #ifdef QLLM_EMULATED_KERNELS
 
-#define QLLM_DOT_KERNEL(tier, variant, m_min, m_max)                \
+#define QLLM_DOT_KERNEL(tier, variant)                              \
   namespace qllm::cpu::tier##_emulated {                            \
     void dot_u8s8s32_n64k4_##variant(const DotArgs& args) noexcept; \
   }
@@ -38,7 +38,7 @@ struct Emulated {
 };
 
 constexpr Emulated kEmulated[] = {
-#define QLLM_DOT_KERNEL(tier, variant, m_min, m_max) \
+#define QLLM_DOT_KERNEL(tier, variant)               \
   {"emulated dot_u8s8s32_n64k4_" #variant "_" #tier, \
    &cpu::tier##_emulated::dot_u8s8s32_n64k4_##variant},
 #include "kernels/dot_kernels.inc"

@@ -1,7 +1,6 @@
 // Every registered int8 kernel against exact sums, bit for bit.
 #include <doctest/doctest.h>
 
-#include <limits>
 #include <string>
 
 #include "op/kernels/dot_problem.h"
@@ -67,19 +66,6 @@ TEST_CASE("dot kernels: the check notices a wrong kernel") {
     cpu::select_dot_kernel(cpu::Isa::scalar, args.m).run(args);
     args.acc[args.ldacc + 5] += 1;
   }) == 1);
-}
-
-TEST_CASE("select_dot_kernel: each tier has one kernel for every M, within its range") {
-  for (const cpu::Isa isa :
-       {cpu::Isa::scalar, cpu::Isa::avx2, cpu::Isa::avxvnni, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
-    for (int64_t m = 1; m <= 1000; ++m) {
-      const cpu::DotKernel& kernel = cpu::select_dot_kernel(isa, m);
-      REQUIRE(kernel.isa == isa);
-      REQUIRE(m >= kernel.m_min);
-      REQUIRE(m <= kernel.m_max);
-    }
-    CHECK(cpu::select_dot_kernel(isa, std::numeric_limits<int64_t>::max()).isa == isa);
-  }
 }
 
 TEST_CASE("best_isa: is available, and none better is") {
