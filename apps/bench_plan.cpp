@@ -22,18 +22,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// The same ids in each run: which ids they are does not change the work.
-std::vector<int32_t> fixed_ids(int64_t count, int64_t vocab) {
-  std::vector<int32_t> ids(static_cast<size_t>(count));
-  uint64_t state = 1;
-  for (int32_t& id : ids) {
-    // Knuth's MMIX generator; its high bits are the good ones.
-    state = state * 6364136223846793005U + 1442695040888963407U;
-    id = static_cast<int32_t>((state >> 33U) % static_cast<uint64_t>(vocab));
-  }
-  return ids;
-}
-
 class Bench {
  public:
   Bench(const Model& model, const BenchLengths& lengths) : model_(model), lengths_(lengths) {
@@ -155,6 +143,17 @@ void set_field(SyntheticShape& shape, std::string_view key, std::string_view tex
 }
 
 }  // namespace
+
+std::vector<int32_t> fixed_ids(int64_t count, int64_t vocab, uint64_t seed) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  uint64_t state = seed;
+  for (int32_t& id : ids) {
+    // Knuth's MMIX generator; its high bits are the good ones.
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    id = static_cast<int32_t>((state >> 33U) % static_cast<uint64_t>(vocab));
+  }
+  return ids;
+}
 
 Spread BenchRow::spread(double BenchSample::*figure) const {
   std::vector<double> values;

@@ -42,6 +42,9 @@ struct BenchRow {
   Spread percent_of_peak() const;
 };
 
+/// Ids of the generator's sequence `seed`: which they are does not change the work.
+std::vector<int32_t> fixed_ids(int64_t count, int64_t vocab, uint64_t seed = 1);
+
 /// Measures `model`; one warm-up goes before. Throws Error, Interrupted.
 BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& bar);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "bench_plan.h"
+#include "bench_prefix.h"
 #include "command.h"
 #include "input.h"
 #include "options.h"
@@ -17,6 +18,7 @@ struct BenchOptions {
   std::string model;
   std::string synthetic;
   BenchLengths lengths;
+  int64_t shared_prefix = 0;
   std::string threads = "0";
   bool json = false;
   bool csv = false;
@@ -50,20 +52,29 @@ void BenchOptions::add_to(CLI::App& command) {
   command.add_option("--threads", threads, "workers, one row each; 0: one per physical core")
       ->type_name("N,...")
       ->capture_default_str();
+  count("--shared-prefix", shared_prefix,
+        "measure instead how soon a second request of the same N tokens and 16 more has its first "
+        "token",
+        0);
   auto* j = command.add_flag("--json", json, "one JSON document");
   command.add_flag("--csv", csv, "comma-separated values")->excludes(j);
   common.add_to(command, false);
+  common.add_kv_to(command);
+}
+
+Model open(const BenchOptions& options, int threads) {
+  CommonOptions common = options.common;
+  common.threads = threads;
+  return options.model.empty() ? open_synthetic(parse_shape(options.synthetic), common)
+                               : open_model(options.model, common);
 }
 
 BenchRow measure_with(const BenchOptions& options, int threads) {
-  CommonOptions common = options.common;
-  common.threads = threads;
   reset_peak_rss();
   const auto start = std::chrono::steady_clock::now();
-  const Model model = options.model.empty() ? open_synthetic(parse_shape(options.synthetic), common)
-                                            : open_model(options.model, common);
+  const Model model = open(options, threads);
   const std::chrono::duration<double> load = std::chrono::steady_clock::now() - start;
-  ProgressBar bar(!common.quiet);
+  ProgressBar bar(!options.common.quiet);
   BenchRow row = measure(model, options.lengths, bar);
   row.load_s = load.count();
   return row;
@@ -165,10 +176,28 @@ std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& leng
   return table.csv();
 }
 
+int shared_prefix(const BenchOptions& options) {
+  if (options.csv) throw UsageError{"--shared-prefix: --csv is not known here"};
+  PrefixLengths lengths;
+  lengths.prefix = options.shared_prefix;
+  lengths.gen = options.lengths.gen;
+  lengths.repeat = options.lengths.repeat;
+  const Model model = open(options, parse_counts(options.threads, "--threads").front());
+  ProgressBar bar(!options.common.quiet);
+  const auto samples = measure_prefix(model, lengths, bar);
+  if (options.json) {
+    print_json(prefix_json(samples, lengths));
+  } else {
+    write_stdout(prefix_text(samples, lengths));
+  }
+  return 0;
+}
+
 int execute(const BenchOptions& options) {
   if (options.model.empty() && options.synthetic.empty()) {
     throw UsageError{"give a MODEL or --synthetic KEY=N,..."};
   }
+  if (options.shared_prefix > 0) return shared_prefix(options);
   std::vector<BenchRow> rows;
   for (const int threads : parse_counts(options.threads, "--threads")) {
     rows.push_back(measure_with(options, threads));

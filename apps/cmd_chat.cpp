@@ -24,6 +24,7 @@ struct ChatOptions {
     command.add_option("--system", system, "what the model is told first")->type_name("TEXT");
     sampling.add_to(command);
     common.add_to(command);
+    common.add_kv_to(command);
     command.footer(
         "/reset starts anew, /exit or the end of input leaves. Ctrl-C stops the answer, "
         "a second one leaves.");

@@ -43,6 +43,7 @@ struct PerplexityOptions {
         ->type_name("NAME");
     command.add_flag("--json", json, "one JSON document");
     common.add_to(command);
+    common.add_kv_to(command);
   }
 };
 

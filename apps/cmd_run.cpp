@@ -18,6 +18,8 @@ struct RunOptions {
   std::string model;
   TextSource text;
   SamplingOptions sampling;
+  std::string load_session;
+  std::string save_session;
   bool json = false;
   CommonOptions common;
 
@@ -25,8 +27,17 @@ struct RunOptions {
     add_model(command, model)->required();
     text.add_to(command, "the text to complete");
     sampling.add_to(command);
+    command
+        .add_option("--load-session", load_session,
+                    "a file of --save-session: what it holds of the prompt is not computed again")
+        ->type_name("FILE");
+    command
+        .add_option("--save-session", save_session,
+                    "writes the tokens with their keys and values to this file at the end")
+        ->type_name("FILE");
     command.add_flag("--json", json, "one JSON document instead of the text");
     common.add_to(command);
+    common.add_kv_to(command);
   }
 };
 
@@ -57,8 +68,11 @@ Speed speed_of(const ModelInfo& info, const GenerateResult& result, std::optiona
 }
 
 std::string speed_line(const GenerateResult& result, const Speed& speed) {
-  std::string line = fmt::format("qllm: prompt {} tokens, first token {:.2f} s; {} tokens",
-                                 result.prompt_tokens, result.ttft_s, result.generated_tokens);
+  const std::string reused =
+      result.reused_tokens > 0 ? fmt::format(" ({} known)", result.reused_tokens) : "";
+  std::string line =
+      fmt::format("qllm: prompt {} tokens{}, first token {:.2f} s; {} tokens", result.prompt_tokens,
+                  reused, result.ttft_s, result.generated_tokens);
   if (speed.tokens_per_s) {
     line += fmt::format(" at {:.1f} tok/s = {:.1f} GB/s", *speed.tokens_per_s, *speed.gbps);
   }
@@ -76,6 +90,7 @@ void print_result(const GenerateResult& result, const Speed& speed) {
   Json json;
   json["text"] = result.text;
   json["prompt_tokens"] = result.prompt_tokens;
+  json["reused_tokens"] = result.reused_tokens;
   json["generated_tokens"] = result.generated_tokens;
   json["ttft_ms"] = result.ttft_s * 1e3;
   json["decode_tokens_per_s"] = number(speed.tokens_per_s);
@@ -109,6 +124,7 @@ int execute(const RunOptions& options) {
   if (prompt.empty()) throw Error(ErrorCode::invalid_argument, "the prompt is empty");
   const Model model = open_model(options.model, options.common);
   Session session(model, options.sampling.context);
+  if (!options.load_session.empty()) session.restore(options.load_session);
   const bool measure = !options.common.quiet;
   std::optional<double> ceiling;
   bool interrupted = false;
@@ -122,6 +138,7 @@ int execute(const RunOptions& options) {
     interrupted = interrupt_requested();
     if (measure && !interrupted) ceiling = std::max(*ceiling, model.measure_read_gbps());
   }
+  if (!options.save_session.empty()) session.save(options.save_session);
   const Speed speed = speed_of(model.info(), result, ceiling);
   if (options.json) print_result(result, speed);
   if (!options.json && measure) write_stderr(speed_line(result, speed));

@@ -11,6 +11,7 @@
 namespace qllm::app {
 namespace {
 
+constexpr const char* kMachineGroup = "Machine and messages";
 constexpr std::array<const char*, 4> kLogLevels = {"debug", "info", "warning", "error"};
 
 int level_number(const std::string& name) {
@@ -36,7 +37,7 @@ Model with_progress(const CommonOptions& common, const Open& open) {
 }  // namespace
 
 void CommonOptions::add_to(CLI::App& command, bool with_threads) {
-  const std::string group = "Machine and messages";
+  const std::string group = kMachineGroup;
   if (with_threads) {
     command.add_option("--threads", threads, "workers; 0: one per physical core")
         ->check(CLI::Range(0, 65536))
@@ -78,6 +79,23 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
   command.add_flag("--quiet", quiet, "no progress, no figures: errors only")->group(group);
 }
 
+void CommonOptions::add_kv_to(CLI::App& command) {
+  command
+      .add_option("--kv", kv, "how keys and values are held: bf16, or int8 with a scale per head")
+      ->check(CLI::IsMember({"bf16", "int8"}))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(kMachineGroup);
+  command
+      .add_option("--kv-memory", kv_memory,
+                  "memory for the keys and values of all sequences, such as 2GB (1 GB = 2^30); 0: "
+                  "131,072 tokens or two full contexts, at most a quarter of the machine's memory")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("BYTES")
+      ->group(kMachineGroup);
+}
+
 OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar) const {
   if (device == "cuda") {
     throw Error(ErrorCode::unsupported,
@@ -90,6 +108,8 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   options.isa = isa;
   options.threads = threads;
   options.cpus = cpus;
+  options.kv_format = kv;
+  options.kv_memory_bytes = kv_memory;
   const int least = quiet ? level_number("error") : level_number(log_level);
   options.log = [bar, least](int level, std::string_view line) {
     if (level < least) return;

@@ -18,12 +18,16 @@ struct CommonOptions {
   std::string isa;
   std::string scheme;
   bool no_rotate = false;
+  std::string kv = "bf16";
+  int64_t kv_memory = 0;
   bool no_cache = false;
   std::string log_level = "warning";
   bool quiet = false;
 
   /// `with_threads`: bench has its own --threads, which takes a list.
   void add_to(CLI::App& command, bool with_threads = true);
+  /// For commands that run the model.
+  void add_kv_to(CLI::App& command);
   /// For the library; `bar` shows its progress. SIGINT cancels. Throws Error (unsupported).
   OpenOptions open_options(const std::shared_ptr<ProgressBar>& bar) const;
 };

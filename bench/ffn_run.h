@@ -38,7 +38,7 @@ class Ffn {
     load_s_ = seconds_since(begin);
     const int64_t most = wanted.most_tokens;
     plan_ = backend_->compile(graph, weights_, {most, 1});
-    kv_ = backend_->make_kv_cache({1, 1, 64, most});  // no op of the graph touches it
+    kv_ = backend_->make_kv_cache({1, 1, 64}, most);  // no op of the graph touches it
     for (int64_t i = 0; i < most; ++i) tokens_.push_back(static_cast<int32_t>(i % kFfnTokens));
     out_.resize(static_cast<size_t>(shape_.d_model));
   }

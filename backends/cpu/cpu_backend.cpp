@@ -10,11 +10,11 @@
 
 #include "bandwidth.h"
 #include "core/error.h"
+#include "cpu_kv_storage.h"
 #include "cpu_weights.h"
 #include "kernels/dispatch.h"
 #include "kernels/dot.h"
 #include "kernels/vec.h"
-#include "kv_cache.h"
 #include "onednn/onednn_linear.h"
 #include "peak.h"
 #include "plan.h"
@@ -104,8 +104,15 @@ class CpuBackend final : public Backend {
     return weights;
   }
 
-  std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) override {
-    return std::make_unique<CpuKvCache>(shape, options_.large_pages);
+  int64_t kv_block_bytes(const KvShape& shape) const override {
+    return cpu::kv_block_bytes(shape, options_.kv_format);
+  }
+
+  std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
+                                       const KvPoolOptions& options) override {
+    auto storage = std::make_unique<CpuKvStorage>(shape, options_.kv_format, options.blocks,
+                                                  *topology_, options_.large_pages);
+    return std::make_shared<KvPool>(std::move(storage), shape, options);
   }
 
   std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,

@@ -14,12 +14,11 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backend/backend.h"
+#include "backend/kv_format.h"
 #include "kernels/vec.h"
 
 namespace qllm::cpu {
 
-inline constexpr int64_t kKvBlockTokens = 64;
 inline constexpr int64_t kKvLanes = 16;
 /// The largest head that the kernels take: int32 sums of 16-bit by 8-bit products stay exact, and
 /// scratch stays small.

@@ -22,10 +22,10 @@ constexpr size_t kLargePage = size_t{2} << 20;
 size_t mapped_bytes(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 // Anonymous zeroed pages at a multiple of `alignment`, or null.
-void* map_aligned(size_t bytes, size_t alignment) {
+void* map_aligned(size_t bytes, size_t alignment, bool reserve_only) {
   const size_t slack = alignment - kPage;
-  void* mapping =
-      mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (reserve_only ? MAP_NORESERVE : 0);
+  void* mapping = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (mapping == MAP_FAILED) return nullptr;
   char* const begin = static_cast<char*>(mapping);
   const size_t head = (alignment - reinterpret_cast<uintptr_t>(begin) % alignment) % alignment;
@@ -58,7 +58,8 @@ PlacedBuffer::PlacedBuffer(size_t bytes, const PlacementOptions& options) {
   // Above this, rounding up and the slack for alignment could overflow.
   constexpr size_t kMost = std::numeric_limits<ptrdiff_t>::max() - 2 * kLargePage;
   const size_t alignment = bytes >= kLargePage ? kLargePage : kPage;
-  void* const p = bytes <= kMost ? map_aligned(mapped_bytes(bytes), alignment) : nullptr;
+  void* const p =
+      bytes <= kMost ? map_aligned(mapped_bytes(bytes), alignment, options.reserve_only) : nullptr;
   require(p != nullptr, ErrorCode::out_of_memory, "memory: cannot map {} bytes", bytes);
   data_ = p;
   bytes_ = bytes;

@@ -13,6 +13,7 @@ struct PlacementOptions {
   bool large_pages = true;             // MADV_HUGEPAGE
   const Topology* topology = nullptr;  // null: no binding
   WorkerSlot slot;
+  bool reserve_only = false;  // much of it may never be touched: MAP_NORESERVE
 };
 
 /// Zeroed, aligned to 2 MiB from one large page up, to 4096 below. Move-only; unmaps itself.

@@ -162,7 +162,8 @@ class CpuPlan final : public Plan {
       onednn_.emplace(context.pool->count(), onednn_from, limits.max_tokens);
     }
     state_.position.resize(static_cast<size_t>(limits.max_tokens));
-    state_.cache.resize(static_cast<size_t>(limits.max_tokens));
+    state_.slice_of.resize(static_cast<size_t>(limits.max_tokens));
+    state_.slices.reserve(static_cast<size_t>(limits.max_tokens));
     may_be_own_.assign(graph_.values.size(), false);
     for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
   }
@@ -292,15 +293,19 @@ void CpuPlan::begin(const Batch& batch) {
   state_.n_outputs = static_cast<int64_t>(batch.outputs.size());
   state_.outputs = batch.outputs;
   state_.max_capacity = 0;
+  state_.slices.clear();
   for (const BatchSlice& slice : batch.slices) {
-    const auto* kv = dynamic_cast<const CpuKvCache*>(slice.kv);
-    require(kv != nullptr, ErrorCode::invalid_argument, "cpu: a KV cache of another backend");
-    state_.max_capacity = std::max(state_.max_capacity, kv->capacity());
+    const KvCache& kv = *slice.kv;
+    const auto* storage = dynamic_cast<const CpuKvStorage*>(&kv.pool().storage());
+    require(storage != nullptr, ErrorCode::invalid_argument, "cpu: a KV cache of another backend");
+    state_.max_capacity = std::max(state_.max_capacity, kv.capacity());
     for (int64_t i = 0; i < slice.count; ++i) {
       const auto t = static_cast<size_t>(slice.first + i);
-      state_.position[t] = kv->length() + i;
-      state_.cache[t] = kv;
+      state_.position[t] = kv.length() + i;
+      state_.slice_of[t] = static_cast<int32_t>(state_.slices.size());
     }
+    state_.slices.push_back(
+        {storage, kv.blocks().data(), kv.length(), slice.first, slice.count, kv.capacity()});
   }
   for (const auto& step : steps_) step->prepare(state_);
 }
@@ -326,6 +331,7 @@ void CpuPlan::run_steps(void* plan, const Worker& worker) noexcept {
 void CpuPlan::execute(const Batch& batch, std::span<float> logits) {
   const int64_t vocab = graph_.value(graph_.logits).width;
   check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+  reserve_room(batch);
   begin(batch);
   gather_embeddings(batch);
   context_.pool->drive([this] { context_.pool->run(&CpuPlan::run_steps, this); });
@@ -333,7 +339,7 @@ void CpuPlan::execute(const Batch& batch, std::span<float> logits) {
   for (int64_t r = 0; r < state_.n_outputs; ++r) {
     std::copy(out.row(r), out.row(r) + vocab, logits.data() + r * vocab);
   }
-  for (const BatchSlice& slice : batch.slices) slice.kv->advance(slice.count);
+  advance(batch);
 }
 
 }  // namespace

@@ -137,6 +137,18 @@ void hadamard_block(float* x, int64_t n) {
   }
 }
 
+/// To int8 with a scale for these values, and back.
+void round_to_int8(float* x, int64_t n) {
+  std::vector<int8_t> q(static_cast<size_t>(n));
+  const float scale = quantize_row_s8(x, n, q.data());
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(q[static_cast<size_t>(i)]) * scale;
+}
+
+void round_head(KvRounding rounding, float* x, int64_t n) {
+  if (rounding == KvRounding::bf16) round_to_bf16(x, n);
+  if (rounding == KvRounding::int8) round_to_int8(x, n);
+}
+
 void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, float* y) {
   std::copy(x, x + op.head_dim, y);
   const auto half = static_cast<int64_t>(op.inv_freq.size());
@@ -152,20 +164,6 @@ void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, floa
 }
 
 }  // namespace
-
-FloatKvCache::FloatKvCache(const KvShape& shape, bool as_bf16) : KvCache(shape), as_bf16_(as_bf16) {
-  const auto size = static_cast<size_t>(offset(shape.n_layers, 0));
-  k_.resize(size);
-  v_.resize(size);
-}
-
-int64_t FloatKvCache::offset(int64_t layer, int64_t token) const {
-  return (layer * capacity() + token) * shape().n_kv_heads * shape().head_dim;
-}
-
-int64_t FloatKvCache::bytes() const {
-  return static_cast<int64_t>((k_.size() + v_.size()) * sizeof(float));
-}
 
 void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* y) {
   double sum = 0.0;
@@ -187,7 +185,7 @@ void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias
 }
 
 void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, float* q,
-                   FloatKvCache& kv) {
+                   const FloatKv& kv) {
   const float* x = qkv;
   for (int64_t h = 0; h < op.n_heads; ++h, x += op.head_dim, q += op.head_dim) {
     rotate_head(op, x, position, q);
@@ -198,12 +196,13 @@ void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, 
   }
   const int64_t width = int64_t{op.n_kv_heads} * op.head_dim;
   std::copy(x, x + width, kv.v(op.layer, position));
-  if (!kv.as_bf16()) return;
-  round_to_bf16(kv.k(op.layer, position), width);
-  round_to_bf16(kv.v(op.layer, position), width);
+  for (int64_t h = 0; h < op.n_kv_heads; ++h) {
+    round_head(kv.rounding(), kv.k(op.layer, position) + h * op.head_dim, op.head_dim);
+    round_head(kv.rounding(), kv.v(op.layer, position) + h * op.head_dim, op.head_dim);
+  }
 }
 
-void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, FloatKvCache& kv,
+void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, const FloatKv& kv,
             float* out) {
   const int64_t kv_offset = head / (op.n_heads / op.n_kv_heads) * op.head_dim;
   std::vector<float> score(static_cast<size_t>(length));

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "backend/backend.h"
@@ -9,21 +12,56 @@
 
 namespace qllm::reference {
 
-/// Keys and values as float32: [layer][token][n_kv_heads * head_dim].
-class FloatKvCache final : public KvCache {
+/// What is written is rounded to what the cpu would store.
+enum class KvRounding : uint8_t { none, bf16, int8 };
+
+/// Keys and values as float32. A block is [layer][k, v][token][n_kv_heads * head_dim], made when it
+/// is first used.
+class FloatKvStorage final : public KvStorage {
  public:
-  /// `as_bf16`: what is written is rounded to bf16 first.
-  FloatKvCache(const KvShape& shape, bool as_bf16);
-  bool as_bf16() const { return as_bf16_; }
-  float* k(int64_t layer, int64_t token) { return k_.data() + offset(layer, token); }
-  float* v(int64_t layer, int64_t token) { return v_.data() + offset(layer, token); }
-  int64_t bytes() const override;
+  FloatKvStorage(const KvShape& shape, KvRounding rounding, int64_t blocks);
+  KvRounding rounding() const { return rounding_; }
+  float* k(int32_t block, int64_t layer, int64_t row) const {
+    return at(block) + (2 * layer * kKvBlockTokens + row) * width_;
+  }
+  float* v(int32_t block, int64_t layer, int64_t row) const {
+    return k(block, layer, row + kKvBlockTokens);
+  }
+
+  int64_t block_bytes() const override { return size_ * static_cast<int64_t>(sizeof(float)); }
+  std::string layout() const override;
+  void open(int32_t block, bool fresh) override;
+  void copy(int32_t from, int32_t to) noexcept override;
+  void read(int32_t block, std::span<std::byte> out) const noexcept override;
+  void write(int32_t block, std::span<const std::byte> in) noexcept override;
 
  private:
-  int64_t offset(int64_t layer, int64_t token) const;
-  bool as_bf16_;
-  std::vector<float> k_;
-  std::vector<float> v_;
+  float* at(int32_t block) const { return blocks_[static_cast<size_t>(block)].get(); }
+
+  int64_t width_;
+  int64_t size_;  // floats of a block
+  KvRounding rounding_;
+  std::vector<std::unique_ptr<float[]>> blocks_;
+};
+
+/// The rows of one sequence. Precondition: the cache's storage is a FloatKvStorage.
+class FloatKv {
+ public:
+  explicit FloatKv(const KvCache& cache);
+  KvRounding rounding() const { return storage_.rounding(); }
+  float* k(int64_t layer, int64_t token) const {
+    return storage_.k(block(token), layer, token % kKvBlockTokens);
+  }
+  float* v(int64_t layer, int64_t token) const {
+    return storage_.v(block(token), layer, token % kKvBlockTokens);
+  }
+
+ private:
+  int32_t block(int64_t token) const {
+    return blocks_[static_cast<size_t>(token / kKvBlockTokens)];
+  }
+  const FloatKvStorage& storage_;
+  std::span<const int32_t> blocks_;
 };
 
 /// A linear's weights in one of the three forms.
@@ -46,9 +84,9 @@ void linear(const LinearWeights& w, const float* x, int64_t m, const float* bias
             const float* residual, float* y);
 /// One token: rotates q of qkv into `q`, writes k and v to the cache at `position`.
 void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, float* q,
-                   FloatKvCache& kv);
+                   const FloatKv& kv);
 /// One token and head over positions [0, length).
-void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, FloatKvCache& kv,
+void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, const FloatKv& kv,
             float* out);
 /// `hadamard`: SwiGluOp's.
 void swiglu(const float* gate_up, int64_t d_ff, int64_t hadamard, float* y);

@@ -111,11 +111,12 @@ class ReferencePlan final : public Plan {
   void execute(const Batch& batch, std::span<float> logits) override {
     const int64_t vocab = graph_.value(graph_.logits).width;
     check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+    reserve_room(batch);
     batch_ = &batch;
     for (const Op& op : graph_.ops) std::visit(*this, op);
     const float* out = at(graph_.logits);
     std::copy(out, out + static_cast<int64_t>(batch.outputs.size()) * vocab, logits.begin());
-    for (const BatchSlice& slice : batch.slices) slice.kv->advance(slice.count);
+    advance(batch);
   }
 
   void operator()(const EmbedOp& op) {
@@ -139,12 +140,12 @@ class ReferencePlan final : public Plan {
            op.residual == kNone ? nullptr : at(op.residual), at(op.out));
   }
   void operator()(const RopeKvWriteOp& op) {
-    for_each_token([&](int64_t t, FloatKvCache& kv, int64_t position) {
+    for_each_token([&](int64_t t, const FloatKv& kv, int64_t position) {
       rope_kv_write(op, row(op.qkv, t), position, row(op.q, t), kv);
     });
   }
   void operator()(const AttentionOp& op) {
-    for_each_token([&](int64_t t, FloatKvCache& kv, int64_t position) {
+    for_each_token([&](int64_t t, const FloatKv& kv, int64_t position) {
 #pragma omp parallel for schedule(static)
       for (int64_t h = 0; h < op.n_heads; ++h) {
         attend(op, row(op.q, t) + h * op.head_dim, h, position + 1, kv,
@@ -180,8 +181,8 @@ class ReferencePlan final : public Plan {
   template <typename F>
   void for_each_token(F f) {
     for (const BatchSlice& slice : batch_->slices) {
-      auto& kv = dynamic_cast<FloatKvCache&>(*slice.kv);
-      for (int64_t i = 0; i < slice.count; ++i) f(slice.first + i, kv, kv.length() + i);
+      const FloatKv kv(*slice.kv);
+      for (int64_t i = 0; i < slice.count; ++i) f(slice.first + i, kv, slice.kv->length() + i);
     }
   }
 
@@ -195,8 +196,10 @@ class ReferencePlan final : public Plan {
 
 class ReferenceBackend final : public Backend {
  public:
-  explicit ReferenceBackend(const BackendOptions& options)
-      : scheme_(options.scheme), kv_as_bf16_(options.kv_as_bf16) {}
+  explicit ReferenceBackend(const BackendOptions& options) : scheme_(options.scheme) {
+    if (options.kv_as_bf16) kv_rounding_ = KvRounding::bf16;
+    if (options.kv_format == KvFormat::int8) kv_rounding_ = KvRounding::int8;
+  }
 
   BackendInfo info() const override {
     BackendInfo info;
@@ -232,8 +235,14 @@ class ReferenceBackend final : public Backend {
     return out;
   }
 
-  std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) override {
-    return std::make_unique<FloatKvCache>(shape, kv_as_bf16_);
+  int64_t kv_block_bytes(const KvShape& shape) const override {
+    return FloatKvStorage(shape, kv_rounding_, 0).block_bytes();
+  }
+
+  std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
+                                       const KvPoolOptions& options) override {
+    auto storage = std::make_unique<FloatKvStorage>(shape, kv_rounding_, options.blocks);
+    return std::make_shared<KvPool>(std::move(storage), shape, options);
   }
 
   std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
@@ -245,7 +254,7 @@ class ReferenceBackend final : public Backend {
 
  private:
   Scheme scheme_;
-  bool kv_as_bf16_;
+  KvRounding kv_rounding_ = KvRounding::none;
 };
 
 }  // namespace

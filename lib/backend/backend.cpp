@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/math.h"
 
 namespace qllm {
 
@@ -37,6 +38,11 @@ void read_weight_vector(const TensorSource& source, const Weight& weight, float*
             part.tensor, weight.k);
     source.read_rows(part.tensor, part.tensor_row, 1, out + part.row);
   }
+}
+
+std::unique_ptr<KvCache> Backend::make_kv_cache(const KvShape& shape, int64_t capacity) {
+  const int64_t blocks = ceil_div(capacity, kKvBlockTokens);
+  return std::make_unique<KvCache>(make_kv_pool(shape, {blocks, blocks}), capacity);
 }
 
 }  // namespace qllm

@@ -1,5 +1,6 @@
 // What crosses the device line. A Backend loads the weights of a Graph, compiles it into a Plan and
-// makes KV caches; the engine executes the Plan on Batches. Nothing here names a device.
+// makes the pool of KV blocks; the engine executes the Plan on Batches. Nothing here names a
+// device.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "backend/kv_cache.h"
+#include "backend/kv_format.h"
 #include "core/log.h"
 #include "graph/graph.h"
 #include "qllm/qllm.hpp"
@@ -50,50 +53,15 @@ void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t 
 /// All elements of a `vector` weight, its parts laid end to end, out [weight.k].
 void read_weight_vector(const TensorSource& source, const Weight& weight, float* out);
 
-/// How keys and values are cached.
-enum class KvFormat : uint8_t {
-  bf16,
-  int8,  ///< with one float scale per token and KV head, for K and for V
-};
-
 struct BackendOptions {
-  int threads = 0;          // workers; 0: one per physical core that the process may use
-  std::string cpus;         // CPU list such as "0-3,8"; empty: all that the process may use
-  std::string isa;          // kernel tier by name; empty: the best that the machine has
-  Scheme scheme;            // how weights and activations are stored; fp32: reference only
-  bool kv_as_bf16 = false;  // reference only: keys and values rounded to what the cpu stores
-  bool large_pages = true;  // ask for transparent large pages for weights and KV
+  int threads = 0;   // workers; 0: one per physical core that the process may use
+  std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use
+  std::string isa;   // kernel tier by name; empty: the best that the machine has
+  Scheme scheme;     // how weights and activations are stored; fp32: reference only
+  KvFormat kv_format = KvFormat::bf16;  // the reference emulates int8, and holds bf16 as float32
+  bool kv_as_bf16 = false;              // reference only: bf16 is rounded to what the cpu stores
+  bool large_pages = true;              // ask for transparent large pages for weights and KV
   LogFn log;
-};
-
-/// The shape of one sequence's KV cache.
-struct KvShape {
-  int64_t n_layers = 0;
-  int64_t n_kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t capacity = 0;  // tokens
-};
-
-/// Keys and values of one sequence. `length` tokens are valid; a Plan appends.
-class KvCache {
- public:
-  explicit KvCache(const KvShape& shape) : shape_(shape) {}
-  virtual ~KvCache() = default;
-  KvCache(const KvCache&) = delete;
-  KvCache& operator=(const KvCache&) = delete;
-
-  const KvShape& shape() const { return shape_; }
-  int64_t capacity() const { return shape_.capacity; }
-  int64_t length() const { return length_; }
-  /// Forgets all tokens from `length` on. Precondition: 0 <= length <= length().
-  void truncate(int64_t length) { length_ = length; }
-  /// Called by Plan::execute once the tokens of a step are written.
-  void advance(int64_t count) { length_ += count; }
-  virtual int64_t bytes() const = 0;
-
- private:
-  KvShape shape_;
-  int64_t length_ = 0;
 };
 
 /// Tokens [first, first+count) of a batch continue the sequence of `kv`, in order.
@@ -123,8 +91,8 @@ class Plan {
  public:
   virtual ~Plan() = default;
   /// Runs one step, appends to the slices' caches, writes logits [outputs, vocab].
-  /// Throws invalid_argument beyond the limits, context_full where a cache has no room (both before
-  /// anything is changed).
+  /// Throws invalid_argument beyond the limits, context_full where a cache is full, out_of_memory
+  /// where its pool is (all before anything is changed).
   virtual void execute(const Batch& batch, std::span<float> logits) = 0;
   virtual const PlanLimits& limits() const = 0;
 };
@@ -161,7 +129,14 @@ class Backend {
   virtual std::shared_ptr<const Weights> load(const Graph& graph,
                                               std::shared_ptr<const TensorSource> source,
                                               const ProgressFn& progress) = 0;
-  virtual std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape) = 0;
+  /// Bytes of one block of keys and values.
+  virtual int64_t kv_block_bytes(const KvShape& shape) const = 0;
+  /// Reserves memory for the keys and values of many sequences; it is taken only as blocks are
+  /// used. Throws invalid_argument, out_of_memory.
+  virtual std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
+                                               const KvPoolOptions& options) = 0;
+  /// One sequence with a pool of its own.
+  std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape, int64_t capacity);
   virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
                                         const PlanLimits& limits) = 0;
   /// Read bandwidth of all workers streaming `bytes` once, in GB/s (1e9); 0 where not measurable.

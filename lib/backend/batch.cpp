@@ -40,4 +40,24 @@ void check_batch(const Batch& batch, const PlanLimits& limits, int64_t vocab, in
   check_slices(batch, n_tokens);
 }
 
+void reserve_room(const Batch& batch) {
+  size_t done = 0;
+  try {
+    for (; done < batch.slices.size(); ++done) {
+      batch.slices[done].kv->reserve(batch.slices[done].count);
+    }
+  } catch (...) {
+    // What was reserved for the others goes back.
+    for (const BatchSlice& slice : batch.slices.first(done)) slice.kv->truncate(slice.kv->length());
+    throw;
+  }
+}
+
+void advance(const Batch& batch) {
+  for (const BatchSlice& slice : batch.slices) {
+    slice.kv->advance(
+        batch.tokens.subspan(static_cast<size_t>(slice.first), static_cast<size_t>(slice.count)));
+  }
+}
+
 }  // namespace qllm

@@ -323,6 +323,33 @@ void qllm_session_cancel(qllm_session* session) {
   if (session != nullptr) session->session.cancel();
 }
 
+qllm_status qllm_session_save(const qllm_session* session, const char* path, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(session, "session");
+    need_pointer(path, "path");
+    session->session.save(path);
+  });
+}
+
+qllm_status qllm_session_restore(qllm_session* session, const char* path, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(session, "session");
+    need_pointer(path, "path");
+    session->session.restore(path);
+  });
+}
+
+qllm_status qllm_session_tokens(const qllm_session* session, int32_t* ids, size_t capacity,
+                                size_t* count, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(session, "session");
+    need_pointer(count, "count");
+    const auto tokens = session->session.tokens();
+    *count = tokens.size();
+    copy_out(tokens.data(), tokens.size(), ids, capacity);
+  });
+}
+
 int64_t qllm_session_position(const qllm_session* session) {
   return session == nullptr ? -1 : session->session.position();
 }

@@ -80,6 +80,8 @@ OpenOptions to_cpp(const qllm_open_options* given) {
   out.threads = o.threads;
   out.large_pages = o.large_pages != 0;
   out.rotate = o.rotate != 0;
+  if (o.kv_format != nullptr) out.kv_format = o.kv_format;
+  out.kv_memory_bytes = o.kv_memory_bytes;
   if (o.log != nullptr) {
     out.log = [fn = o.log, user = o.log_user](int level, std::string_view line) {
       fn(level, std::string(line).c_str(), user);

@@ -62,12 +62,6 @@ std::string processor_name() {
   return "unknown";
 }
 
-int64_t memory_bytes() {
-  const long pages = sysconf(_SC_PHYS_PAGES);
-  const long page_bytes = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page_bytes > 0 ? int64_t{pages} * page_bytes : 0;
-}
-
 }  // namespace
 
 ModelInfo describe(const GgufFile& file, const ModelConfig& config) {
@@ -89,6 +83,12 @@ void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource&
   info->weight_bytes = bytes.in_memory;
   info->bytes_per_token = bytes.per_step;
   info->ops_per_token = linear_ops(graph);
+}
+
+int64_t memory_bytes() {
+  const long pages = sysconf(_SC_PHYS_PAGES);
+  const long page_bytes = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page_bytes > 0 ? int64_t{pages} * page_bytes : 0;
 }
 
 MachineInfo machine_info(const Backend& backend) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "engine/session_file.h"
 #include "graph/graph.h"
 #include "model/config.h"
 #include "model/gguf.h"
@@ -19,6 +20,11 @@ namespace qllm {
 /// value by far (64 x 49,152 floats are 12.6 MB).
 inline constexpr int64_t kMaxOutputs = 64;
 inline constexpr int64_t kDefaultContext = 4096;
+/// Without a budget the KV pool has room for so many tokens or two full contexts, whichever is
+/// more, in at most a quarter of the machine's memory; and so many stay known when no session holds
+/// them, which is what an idle model keeps.
+inline constexpr int64_t kDefaultKvTokens = 131072;
+inline constexpr int64_t kDefaultKeptTokens = 8192;
 
 class ModelImpl {
  public:
@@ -29,27 +35,36 @@ class ModelImpl {
 
   /// One step; several sessions take turns.
   void execute(const Batch& batch, std::span<float> logits);
-  std::unique_ptr<KvCache> make_kv_cache(int64_t capacity);
   const Tokenizer& tokenizer() const;  // throws unsupported where there is none
+  /// To whom saved sequences belong. The first call reads a sample of the weights.
+  SequenceOwner owner() const;
 
   ModelConfig config;
   ModelInfo info;
   std::shared_ptr<const GgufFile> file;            // null for a synthetic model
   std::unique_ptr<const Tokenizer> own_tokenizer;  // null for a synthetic model
   std::unique_ptr<Backend> backend;
+  std::shared_ptr<KvPool> kv_pool;  // of all sessions
   PlanLimits limits;
 
  private:
+  void make_kv_pool(int64_t budget);
   /// `source` has the tensors as they are.
   void load(const Graph& graph, const Rotations& rotations,
             std::shared_ptr<const TensorSource> source, const OpenOptions& options);
+  std::shared_ptr<const TensorSource> source_;  // the tensors as they are
+  std::string form_;                            // what is made of them: scheme, rotations
   std::shared_ptr<const Weights> weights_;
   std::unique_ptr<Plan> plan_;
   std::mutex plan_mutex_;
+  mutable std::once_flag digest_once_;
+  mutable uint64_t digest_ = 0;
 };
 
 BackendOptions backend_options(const OpenOptions& options);
 MachineInfo machine_info(const Backend& backend);
+/// Of the machine; 0 where the system does not say.
+int64_t memory_bytes();
 /// The scheme that the options name, or the default of their device.
 Scheme choose_scheme(const OpenOptions& options);
 /// The rotations of a model opened so: for int8 all that its sizes allow.

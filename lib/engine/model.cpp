@@ -1,8 +1,11 @@
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "core/error.h"
+#include "core/math.h"
 #include "engine/loaded_model.h"
+#include "engine/model_digest.h"
 #include "model/gguf_config.h"
 #include "model/gguf_source.h"
 #include "model/gguf_vocab.h"
@@ -66,6 +69,7 @@ BackendOptions backend_options(const OpenOptions& options) {
   b.cpus = options.cpus;
   b.isa = options.isa;
   b.scheme = choose_scheme(options);
+  b.kv_format = parse_kv_format(options.kv_format);
   b.large_pages = options.large_pages;
   if (options.log) {
     b.log = [log = options.log](LogLevel level, std::string_view line) {
@@ -114,10 +118,15 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
   limits.max_outputs = std::min(kMaxOutputs, limits.max_tokens);
   predict_sizes(graph, choose_scheme(options), *source, &info);
   try {
-    backend = make_backend(options.device, backend_options(options));
+    const BackendOptions chosen = backend_options(options);
+    backend = make_backend(options.device, chosen);
+    source_ = source;
+    form_ = fmt::format("{} rotated {:d}{:d}{:d}", to_string(chosen.scheme), rotations.residual,
+                        rotations.heads, rotations.ffn);
     source = rotate_llama(config, rotations, std::move(source));
     weights_ = backend->load(graph, std::move(source), options.progress);
     plan_ = backend->compile(graph, weights_, limits);
+    make_kv_pool(options.kv_memory_bytes);
   } catch (const std::bad_alloc&) {
     fail(ErrorCode::out_of_memory, "{}: no memory for {} MiB of weights and their buffers",
          file ? file->origin() : config.name, info.weight_bytes >> 20);
@@ -134,12 +143,31 @@ void ModelImpl::execute(const Batch& batch, std::span<float> logits) {
   plan_->execute(batch, logits);
 }
 
-std::unique_ptr<KvCache> ModelImpl::make_kv_cache(int64_t capacity) {
-  try {
-    return backend->make_kv_cache({config.n_layers, config.n_kv_heads, config.head_dim, capacity});
-  } catch (const std::bad_alloc&) {
-    fail(ErrorCode::out_of_memory, "no memory for the KV cache of {} tokens", capacity);
+void ModelImpl::make_kv_pool(int64_t budget) {
+  require(budget >= 0, ErrorCode::invalid_argument, "kv_memory_bytes: {} is negative", budget);
+  const KvShape shape{config.n_layers, config.n_kv_heads, config.head_dim};
+  const int64_t block_bytes = backend->kv_block_bytes(shape);
+  KvPoolOptions pool;
+  if (budget > 0) {
+    pool.blocks = budget / block_bytes;
+    require(pool.blocks >= 1, ErrorCode::invalid_argument,
+            "kv_memory_bytes: {} bytes do not hold one block of {} tokens, {} bytes", budget,
+            kKvBlockTokens, block_bytes);
+    pool.kept_blocks = pool.blocks;
+  } else {
+    const int64_t wanted = std::max(kDefaultKvTokens, 2 * config.context_length);
+    const int64_t quarter = memory_bytes() / 4 / block_bytes;
+    pool.blocks = std::max<int64_t>(std::min(ceil_div(wanted, kKvBlockTokens), quarter), 1);
+    pool.kept_blocks = kDefaultKeptTokens / kKvBlockTokens;
   }
+  pool.blocks = std::min<int64_t>(pool.blocks, std::numeric_limits<int32_t>::max());
+  kv_pool = backend->make_kv_pool(shape, pool);
+  info.kv_bytes_per_token = block_bytes / kKvBlockTokens;
+}
+
+SequenceOwner ModelImpl::owner() const {
+  std::call_once(digest_once_, [&] { digest_ = model_digest(build_llama(config), form_, *source_); });
+  return {digest_, config.vocab_size};
 }
 
 const Tokenizer& ModelImpl::tokenizer() const {

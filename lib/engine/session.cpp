@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "backend/kv_cache.h"
 #include "core/error.h"
 #include "engine/loaded_model.h"
 #include "engine/sampler.h"
@@ -32,8 +33,8 @@ class SessionImpl {
  public:
   SessionImpl(std::shared_ptr<ModelImpl> model, int64_t max_context)
       : model_(std::move(model)),
-        kv_(model_->make_kv_cache(choose_context(model_->config, max_context))) {
-    history_.reserve(static_cast<size_t>(kv_->capacity()));
+        kv_(std::make_unique<KvCache>(model_->kv_pool,
+                                      choose_context(model_->config, max_context))) {
     logits_.resize(static_cast<size_t>(model_->config.vocab_size));
   }
 
@@ -48,9 +49,11 @@ class SessionImpl {
 
   ModelImpl& model() const { return *model_; }
   const KvCache& kv() const { return *kv_; }
-  void truncate(int64_t length) {
-    kv_->truncate(length);
-    history_.resize(static_cast<size_t>(length));
+  void reset() { kv_->truncate(0); }
+  void save(const std::string& path) const { save_sequence(path, model_->owner(), *kv_); }
+  void restore(const std::string& path) {
+    // What the session held stays unless all of the file is good.
+    kv_ = restore_sequence(path, model_->owner(), model_->kv_pool, kv_->capacity());
   }
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
 
@@ -60,7 +63,7 @@ class SessionImpl {
   bool take_cancel() noexcept { return cancelled_.exchange(false, std::memory_order_relaxed); }
   void step(std::span<const int32_t> ids, bool want_last, std::span<float> logits);
   void check_ids(std::span<const int32_t> ids) const;
-  int64_t reuse_prefix(std::span<const int32_t> ids);
+  bool room_for_one();
   bool prefill_prompt(std::span<const int32_t> ids);
   FinishReason decode_loop(Sampler& sampler, const GenerateOptions& options,
                            const Session::TextFn& on_text, Clock::time_point start,
@@ -68,8 +71,7 @@ class SessionImpl {
 
   std::shared_ptr<ModelImpl> model_;
   std::unique_ptr<KvCache> kv_;
-  std::vector<int32_t> history_;  // the tokens in the cache
-  std::vector<float> logits_;     // [vocab] of the last token
+  std::vector<float> logits_;  // [vocab] of the last token
   std::atomic<bool> cancelled_{false};
 };
 
@@ -78,7 +80,6 @@ void SessionImpl::step(std::span<const int32_t> ids, bool want_last, std::span<f
   const auto last = static_cast<int32_t>(ids.size()) - 1;
   const std::span<const int32_t> outputs(&last, want_last ? 1 : 0);
   model_->execute({ids, {&slice, 1}, outputs}, logits);
-  history_.insert(history_.end(), ids.begin(), ids.end());
 }
 
 void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
@@ -102,22 +103,12 @@ void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
     outputs.push_back(static_cast<int32_t>(i));
   }
   model.execute({ids, slices, outputs}, logits);
-  for (size_t i = 0; i < sessions.size(); ++i) sessions[i]->history_.push_back(ids[i]);
 }
 
 void SessionImpl::check_ids(std::span<const int32_t> ids) const {
   require(!ids.empty(), ErrorCode::invalid_argument, "the prompt is empty");
   require(static_cast<int64_t>(ids.size()) <= kv_->capacity(), ErrorCode::context_full,
           "the prompt of {} tokens is longer than the context of {}", ids.size(), kv_->capacity());
-}
-
-int64_t SessionImpl::reuse_prefix(std::span<const int32_t> ids) {
-  const auto mismatch = std::mismatch(history_.begin(), history_.end(), ids.begin(), ids.end());
-  // At least the last token is computed: its logits are wanted.
-  const auto common =
-      std::min<int64_t>(mismatch.first - history_.begin(), static_cast<int64_t>(ids.size()) - 1);
-  truncate(common);
-  return common;
 }
 
 bool SessionImpl::prefill_prompt(std::span<const int32_t> ids) {
@@ -138,7 +129,8 @@ GenerateResult SessionImpl::generate(std::span<const int32_t> ids, const Generat
   Sampler sampler(options, model_->config.vocab_size);
   GenerateResult result;
   result.prompt_tokens = static_cast<int64_t>(ids.size());
-  result.reused_tokens = reuse_prefix(ids);
+  // At least the last token is computed: its logits are wanted.
+  result.reused_tokens = kv_->reuse_prefix(ids.first(ids.size() - 1));
   if (prefill_prompt(ids.subspan(static_cast<size_t>(result.reused_tokens)))) {
     result.finish_reason = decode_loop(sampler, options, on_text, start, &result);
   } else {
@@ -146,6 +138,17 @@ GenerateResult SessionImpl::generate(std::span<const int32_t> ids, const Generat
   }
   take_cancel();  // one that came with the last token must not stop the next call
   return result;
+}
+
+/// Whether the next step finds room in the context and in the pool that all sessions share.
+bool SessionImpl::room_for_one() {
+  try {
+    kv_->reserve(1);
+    return true;
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::context_full && e.code() != ErrorCode::out_of_memory) throw;
+    return false;
+  }
 }
 
 FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& options,
@@ -161,7 +164,7 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
   FinishReason reason = FinishReason::length;
   Clock::time_point first = Clock::now();
   while (options.max_tokens < 0 || result->generated_tokens < options.max_tokens) {
-    const int32_t id = sampler.sample(logits_, history_);
+    const int32_t id = sampler.sample(logits_, kv_->tokens());
     if (result->generated_tokens == 0) {
       first = Clock::now();
       result->ttft_s = std::chrono::duration<double>(first - start).count();
@@ -181,7 +184,7 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
       break;
     }
     if (result->generated_tokens == options.max_tokens) break;
-    if (kv_->length() == kv_->capacity()) {
+    if (!room_for_one()) {
       reason = FinishReason::context_full;
       break;
     }
@@ -194,7 +197,7 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
 
 void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn& on_logits) {
   check_ids(ids);
-  truncate(0);
+  reset();
   const int64_t vocab = model_->config.vocab_size;
   const int64_t most = model_->limits.max_outputs;
   std::vector<float> logits(static_cast<size_t>(most * vocab));
@@ -207,7 +210,6 @@ void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn
     const auto now = ids.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
     const BatchSlice slice{kv_.get(), 0, count};
     model_->execute({now, {&slice, 1}, std::span(outputs).first(now.size())}, logits);
-    history_.insert(history_.end(), now.begin(), now.end());
     const auto ready = std::span<const float>(logits).first(static_cast<size_t>(count * vocab));
     if (!on_logits(first, count, ready)) return;
   }
@@ -270,9 +272,15 @@ void Session::decode_together(std::span<Session* const> sessions, std::span<cons
   for (const Session* session : sessions) impls.push_back(session->impl_.get());
   SessionImpl::decode_together(impls, ids, logits);
 }
+void Session::save(const std::string& path) const { impl_->save(path); }
+void Session::restore(const std::string& path) { impl_->restore(path); }
+std::vector<int32_t> Session::tokens() const {
+  const auto tokens = impl_->kv().tokens();
+  return {tokens.begin(), tokens.end()};
+}
 int64_t Session::position() const { return impl_->kv().length(); }
 int64_t Session::max_context() const { return impl_->kv().capacity(); }
-void Session::reset() { impl_->truncate(0); }
+void Session::reset() { impl_->reset(); }
 void Session::cancel() noexcept { impl_->cancel(); }
 
 }  // namespace qllm

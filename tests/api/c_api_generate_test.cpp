@@ -9,6 +9,7 @@
 #include "api/c_smoke.h"
 #include "api/tiny.h"
 #include "qllm/qllm.h"
+#include "support/temp_dir.h"
 
 namespace {
 
@@ -282,4 +283,60 @@ TEST_CASE("c api: progress is told, and nonzero cancels the opening") {
   qllm_error error;
   CHECK(qllm_model_open(qllm::test::tiny_path(), &options, &model, &error) == QLLM_CANCELLED);
   CHECK(model == nullptr);
+}
+
+TEST_CASE("c api: a session is saved and restored") {
+  const qllm::test::TempDir dir;
+  const std::string path = dir.path() / "session";
+  const std::string prompt = "Hello world, how are you";
+  Tiny tiny;
+  const auto made = generate(tiny.session, prompt, greedy(8));
+  REQUIRE(made.status == QLLM_OK);
+  qllm_error error;
+  REQUIRE(qllm_session_save(tiny.session, path.c_str(), &error) == QLLM_OK);
+  const int64_t position = qllm_session_position(tiny.session);
+  size_t count = 0;
+  REQUIRE(qllm_session_tokens(tiny.session, nullptr, 0, &count, &error) == QLLM_OK);
+  CHECK(static_cast<int64_t>(count) == position);
+  std::vector<int32_t> ids(count);
+  CHECK(qllm_session_tokens(tiny.session, ids.data(), count - 1, &count, &error) ==
+        QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_tokens(tiny.session, ids.data(), count, &count, &error) == QLLM_OK);
+
+  Tiny other;
+  REQUIRE_MESSAGE(qllm_session_restore(other.session, path.c_str(), &error) == QLLM_OK,
+                  error.message);
+  CHECK(qllm_session_position(other.session) == position);
+  const auto again = generate(other.session, prompt, greedy(8));
+  CHECK(again.text == made.text);
+  CHECK(again.result.reused_tokens == again.result.prompt_tokens - 1);
+
+  CHECK(qllm_session_restore(other.session, (path + "-no").c_str(), &error) == QLLM_NOT_FOUND);
+  CHECK(qllm_session_save(other.session, (path + "/x").c_str(), &error) == QLLM_IO);
+  CHECK(qllm_session_save(nullptr, path.c_str(), &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_save(other.session, nullptr, &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_restore(nullptr, path.c_str(), &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_restore(other.session, nullptr, &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_tokens(nullptr, nullptr, 0, &count, &error) == QLLM_INVALID_ARGUMENT);
+}
+
+TEST_CASE("c api: format and memory of keys and values") {
+  qllm_open_options options;
+  REQUIRE(qllm_open_options_init(&options, sizeof options) == QLLM_OK);
+  CHECK(options.kv_format == nullptr);
+  CHECK(options.kv_memory_bytes == 0);
+  options.kv_memory_bytes = 64 * 256;  // one block of the tiny model
+  qllm_error error;
+  qllm_model* model = nullptr;
+  REQUIRE(qllm_model_open(qllm::test::tiny_path(), &options, &model, &error) == QLLM_OK);
+  qllm_session* session = nullptr;
+  REQUIRE(qllm_session_create(model, 0, &session, &error) == QLLM_OK);
+  const std::vector<int32_t> ids(65, 5);
+  CHECK(qllm_session_prefill(session, ids.data(), 65, &error) == QLLM_OUT_OF_MEMORY);
+  CHECK(qllm_session_prefill(session, ids.data(), 64, &error) == QLLM_OK);
+  qllm_session_destroy(session);
+  qllm_model_close(model);
+  options.kv_format = "fp8";
+  CHECK(qllm_model_open(qllm::test::tiny_path(), &options, &model, &error) ==
+        QLLM_INVALID_ARGUMENT);
 }

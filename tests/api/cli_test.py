@@ -128,8 +128,8 @@ class Run(Case):
         arguments = ["run", TINY, "-p", "Hello", "-n", 16, "--greedy", "--ignore-eos"]
         document = self.json(qllm(*arguments, "--json"))
         self.assertEqual(list(document), [
-            "text", "prompt_tokens", "generated_tokens", "ttft_ms", "decode_tokens_per_s", "decode_gbps",
-            "ceiling_gbps", "percent_of_ceiling", "finish_reason"])  # fmt: skip
+            "text", "prompt_tokens", "reused_tokens", "generated_tokens", "ttft_ms", "decode_tokens_per_s",
+            "decode_gbps", "ceiling_gbps", "percent_of_ceiling", "finish_reason"])  # fmt: skip
         self.assertEqual(document["generated_tokens"], 16)
         self.assertEqual(document["finish_reason"], "length")
         self.assertAlmostEqual(document["percent_of_ceiling"], 100 * document["decode_gbps"] / document["ceiling_gbps"])
@@ -159,6 +159,35 @@ class Run(Case):
         document = self.json(qllm("run", TINY, "-p", "Hello", "-n", -1, "-c", 32, "--ignore-eos", "--json"))
         self.assertEqual(document["finish_reason"], "context_full")
         self.assertIn(document["generated_tokens"] + document["prompt_tokens"], (32, 33))
+
+    def test_a_session_in_a_file(self):
+        saved = path("saved-session")
+        prompt = "Hello world, how are you"
+        arguments = ["run", TINY, "-p", prompt, "-n", 8, "--greedy", "--ignore-eos", "--quiet", "--json"]
+        first = self.json(qllm(*arguments, "--save-session", saved))
+        second = self.json(qllm(*arguments, "--load-session", saved))
+        self.assertEqual(first["reused_tokens"], 0)
+        self.assertEqual(second["reused_tokens"], second["prompt_tokens"] - 1)
+        self.assertEqual(second["text"], first["text"])
+        self.fails(qllm(*arguments, "--load-session", saved, "--device", "reference"), 1, saved, "KV format")
+        self.fails(qllm(*arguments, "--load-session", path("absent-session")), 1, "absent-session")
+        with open(saved, "r+b") as file:
+            file.seek(-100, os.SEEK_END)
+            byte = file.read(1)
+            file.seek(-100, os.SEEK_END)
+            file.write(bytes([byte[0] ^ 1]))
+        self.fails(qllm(*arguments, "--load-session", saved), 1, saved, "damaged")
+
+    def test_memory_for_keys_and_values(self):
+        arguments = ["run", TINY, "-p", "Hello", "-n", 200, "--greedy", "--ignore-eos", "--quiet", "--json"]
+        # tiny.gguf: 2 layers, 2 KV heads of 16, 2 bytes: 256 bytes a token, 16 KiB a block of 64 tokens.
+        document = self.json(qllm(*arguments, "--kv-memory", "16KB"))
+        self.assertEqual(document["finish_reason"], "context_full")
+        self.assertEqual(document["prompt_tokens"] + document["generated_tokens"], 65)
+        self.assertEqual(self.json(qllm(*arguments, "--kv-memory", "1MB"))["finish_reason"], "length")
+        self.fails(qllm(*arguments, "--kv-memory", "100"), 1, "kv_memory_bytes", "16384")
+        self.fails(qllm(*arguments, "--kv-memory", "-1"), 2)
+        self.fails(qllm(*arguments, "--kv", "fp8"), 2)
 
     def test_prompts_that_do_not_work(self):
         self.fails(qllm("run", TINY, "-p", ""), 1, "prompt", "empty")
@@ -506,6 +535,15 @@ class Bench(Case):
                     self.assertGreater(low, 0, keys)
                     self.assertLessEqual(low, middle)
                     self.assertLessEqual(middle, high)
+
+    def test_shared_prefix(self):
+        arguments = ["bench", TINY, "--shared-prefix", 150, "--gen", 4, "--repeat", 2]
+        document = self.json(qllm(*arguments, "--json"))
+        self.assertEqual(document["reused_tokens"], 128)  # two blocks of 64
+        self.assertTrue(document["output_equal"])
+        self.assertGreater(document["first_ttft_ms"], 0)
+        self.assertIn("output equal", self.works(qllm(*arguments)).decode())
+        self.fails(qllm(*arguments, "--csv"), 2)
 
     def test_threads_are_rows(self):
         document = self.json(qllm("bench", TINY, *self.SHORT, "--threads", "1,2", "--json"))

@@ -160,7 +160,7 @@ TEST_CASE("smollm2: rotated weights in fp32 compute the same function") {
     const auto backend = qllm::make_backend("reference", options);
     const auto weights = backend->load(graph, qllm::rotate_llama(c, r, source), {});
     const auto plan = backend->compile(graph, weights, {count, 1});
-    const auto kv = backend->make_kv_cache({c.n_layers, c.n_kv_heads, c.head_dim, count});
+    const auto kv = backend->make_kv_cache({c.n_layers, c.n_kv_heads, c.head_dim}, count);
     const qllm::BatchSlice slice{kv.get(), 0, count};
     const auto last = static_cast<int32_t>(count) - 1;
     logits[rotated ? 1 : 0].resize(static_cast<size_t>(c.vocab_size));

@@ -34,11 +34,11 @@ struct AddArgs {
 /// Attention of one query head over `length` cached tokens of one KV head.
 /// out[d] = sum_j softmax_j(scale * q . k[j]) * v[j, d]
 struct AttendArgs {
-  const float* q = nullptr;     // [group, ldq]: the query heads that share this KV head
-  const uint16_t* k = nullptr;  // [length, ldkv] bf16
-  const uint16_t* v = nullptr;  // [length, ldkv] bf16
-  float* out = nullptr;         // [group, ldq]
-  float* scores = nullptr;      // scratch [group, length rounded up to 16]
+  const float* q = nullptr;            // [group, ldq]: the query heads that share this KV head
+  const uint16_t* const* k = nullptr;  // [length / 64, rounded up]: blocks [64, ldkv] bf16
+  const uint16_t* const* v = nullptr;  // the same
+  float* out = nullptr;                // [group, ldq]
+  float* scores = nullptr;             // scratch [group, length rounded up to 16]
   int64_t group = 0, head_dim = 0, length = 0, ldq = 0, ldkv = 0;
   float scale = 1.0F;
 };

@@ -40,13 +40,14 @@ struct AttendImpl {
 
   /// Rows [j, j + kRows) of k or v, elements [d, d + span), zeros up to a whole batch and for rows
   /// past the end.
-  static void widen(const uint16_t* rows, const AttendArgs& args, int64_t j, int64_t d,
+  static void widen(const uint16_t* const* blocks, const AttendArgs& args, int64_t j, int64_t d,
                     Block* block) {
     const int64_t span = span_of(args, d);
+    const uint16_t* rows = blocks[j / 64] + j % 64 * args.ldkv + d;
     for (int64_t r = 0; r < kRows; ++r) {
       float* out = block->row[r];
       const bool present = j + r < args.length;
-      const uint16_t* in = rows + (j + r) * args.ldkv + d;
+      const uint16_t* in = rows + r * args.ldkv;
       int64_t i = 0;
       if (present) {
         for (; i + kSize <= span; i += kSize) Tier::load_bf16(in + i).store_aligned(out + i);

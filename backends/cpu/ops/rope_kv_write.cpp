@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kv_layout.h"
 #include "ops/ops.h"
 
 namespace qllm::cpu {
@@ -62,15 +63,16 @@ class RopeKvWriteStep final : public Step {
       rotate(t, x, q_.row(t) + head * op_.head_dim);
       return;
     }
-    const CpuKvCache& kv = *state.cache[static_cast<size_t>(t)];
     const int64_t position = state.position[static_cast<size_t>(t)];
-    const int64_t kv_head = head - op_.n_heads;
-    if (kv_head < op_.n_kv_heads) {
-      rotate(t, x, scratch);
-      vec_.to_bf16(scratch, op_.head_dim, kv.k(op_.layer, kv_head, position));
-    } else {
-      vec_.to_bf16(x, op_.head_dim, kv.v(op_.layer, kv_head - op_.n_kv_heads, position));
-    }
+    const int64_t kv_head = (head - op_.n_heads) % op_.n_kv_heads;
+    const KvSlice& kv = state.slice(t);
+    // Rows of tokens, K before V.
+    const int64_t row = position % kKvBlockTokens * kv_head_dim_padded(op_.head_dim);
+    std::byte* const at = kv.head(position, op_.layer, kv_head);
+    const bool is_key = head < op_.n_heads + op_.n_kv_heads;
+    if (is_key) rotate(t, x, scratch);
+    const int64_t part = is_key ? 0 : kv_part_bytes(KvFormat::bf16, op_.head_dim);
+    vec_.to_bf16(is_key ? scratch : x, op_.head_dim, reinterpret_cast<uint16_t*>(at + part) + row);
   }
 
   void rotate(int64_t t, const float* x, float* y) const noexcept {

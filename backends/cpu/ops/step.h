@@ -6,24 +6,43 @@
 #include <span>
 #include <vector>
 
+#include "cpu_kv_storage.h"
 #include "cpu_weights.h"
 #include "graph/graph.h"
 #include "kernels/vec.h"
-#include "kv_cache.h"
 #include "scratch.h"
 #include "worker_pool.h"
 
 namespace qllm::cpu {
 
+/// Where the keys and values of one sequence lie. Tokens [first, first + count) of the step stand
+/// at its positions [past, past + count).
+struct KvSlice {
+  const CpuKvStorage* storage = nullptr;
+  const int32_t* blocks = nullptr;  // of positions [0, past + count)
+  int64_t past = 0;
+  int64_t first = 0;
+  int64_t count = 0;
+  int64_t capacity = 0;
+
+  std::byte* head(int64_t position, int64_t layer, int64_t kv_head) const noexcept {
+    return storage->head(blocks[position / kKvBlockTokens], layer, kv_head);
+  }
+};
+
 /// What one step (one Batch) is about; filled by the plan before the region opens.
 struct StepState {
   int64_t n_tokens = 0;
   int64_t n_outputs = 0;
-  std::span<const int32_t> outputs;      // output row -> token row
-  std::vector<int64_t> position;         // [max_tokens]
-  std::vector<const CpuKvCache*> cache;  // [max_tokens]
-  int64_t max_capacity = 0;              // of the caches in this step
+  std::span<const int32_t> outputs;  // output row -> token row
+  std::vector<int64_t> position;     // [max_tokens]
+  std::vector<int32_t> slice_of;     // [max_tokens]: index into slices
+  std::vector<KvSlice> slices;       // one per sequence
+  int64_t max_capacity = 0;          // of the sequences in this step
 
+  const KvSlice& slice(int64_t token) const {
+    return slices[static_cast<size_t>(slice_of[static_cast<size_t>(token)])];
+  }
   int64_t rows(Rows rows) const { return rows == Rows::tokens ? n_tokens : n_outputs; }
 };
 

@@ -100,6 +100,10 @@ typedef struct qllm_open_options {
   void* progress_user;       /**< handed to `progress` */
   int32_t rotate;            /**< nonzero (default): int8 weights are rotated where possible */
   int32_t reserved;          /**< leave 0 */
+  const char* kv_format;     /**< keys and values: "bf16", or "int8" with a scale per head; NULL:
+                                  "bf16" */
+  int64_t kv_memory_bytes;   /**< for the keys and values of all sessions; 0 (default): 131,072
+                                  tokens or two full contexts, at most a quarter of the memory */
 } qllm_open_options;
 
 /** Sets all defaults; `struct_size` is sizeof(qllm_open_options).
@@ -221,9 +225,10 @@ QLLM_API qllm_status qllm_model_render_chat(const qllm_model* model,
 
 /* ---- Sessions -------------------------------------------------------------------------------- */
 
-/** Starts an empty sequence. `max_context`: tokens its cache holds; 0: the model's context length,
- * at most 4096. On success qllm_session_destroy() takes `*session`. Fails with invalid_argument
- * (negative, or beyond the model's context length), out_of_memory. */
+/** Starts an empty sequence. `max_context`: most tokens its cache will hold, whose memory is taken
+ * as it grows; 0: the model's context length, at most 4096. On success qllm_session_destroy() takes
+ * `*session`. Fails with invalid_argument (negative, or beyond the model's context length),
+ * out_of_memory. */
 QLLM_API qllm_status qllm_session_create(const qllm_model* model, int64_t max_context,
                                          qllm_session** session, qllm_error* error);
 
@@ -237,10 +242,28 @@ QLLM_API qllm_status qllm_session_reset(qllm_session* session, qllm_error* error
  * NULL is allowed. */
 QLLM_API void qllm_session_cancel(qllm_session* session);
 
+/** Writes what the cache holds to a file, whole or not at all, readable by its owner alone: it
+ * holds the text. Fails with invalid_argument, io. */
+QLLM_API qllm_status qllm_session_save(const qllm_session* session, const char* path,
+                                       qllm_error* error);
+
+/** Takes up what qllm_session_save() wrote, in place of what the cache holds; of the same model,
+ * scheme, device and KV format. Only for files that you trust to be your own: keys and values
+ * cannot be checked against the text. Fails with not_found, io, bad_format (a damaged file),
+ * unsupported (another version), invalid_argument (another model or format), context_full,
+ * out_of_memory; the session is then as before. */
+QLLM_API qllm_status qllm_session_restore(qllm_session* session, const char* path,
+                                          qllm_error* error);
+
+/** The ids in the cache; `capacity` and `*count` are numbers of ids. Fails with invalid_argument.
+ */
+QLLM_API qllm_status qllm_session_tokens(const qllm_session* session, int32_t* ids, size_t capacity,
+                                         size_t* count, qllm_error* error);
+
 /** Tokens in the cache; -1 for NULL. */
 QLLM_API int64_t qllm_session_position(const qllm_session* session);
 
-/** Tokens that the cache can hold; -1 for NULL. */
+/** Most tokens that the cache will hold; -1 for NULL. */
 QLLM_API int64_t qllm_session_max_context(const qllm_session* session);
 
 /** How to generate. */
@@ -268,7 +291,7 @@ QLLM_API qllm_status qllm_generate_options_init(qllm_generate_options* options, 
 typedef enum qllm_finish_reason {
   QLLM_FINISH_STOP = 0,         /**< the model ended its text */
   QLLM_FINISH_LENGTH = 1,       /**< max_tokens were made */
-  QLLM_FINISH_CONTEXT_FULL = 2, /**< the cache has no room left */
+  QLLM_FINISH_CONTEXT_FULL = 2, /**< the context or the KV memory has no room left */
   QLLM_FINISH_CANCELLED = 3     /**< the callback or qllm_session_cancel() asked to stop */
 } qllm_finish_reason;
 
@@ -288,10 +311,12 @@ typedef struct qllm_generate_result {
  * the call. Return nonzero to stop. Called on the thread that generates. */
 typedef int (*qllm_text_fn)(const char* text, size_t length, void* user);
 
-/** Completes `prompt`. What the cache already holds of it (a common prefix) is not computed again.
+/** Completes `prompt`. What the cache already holds of it (a common prefix), and whole blocks of 64
+ * tokens that any session of the model has computed for the same beginning, are not computed again.
  * `options`, `on_text` and `result` may be NULL. Stopping is a success; see finish_reason.
  * Fails with invalid_argument (an empty prompt, an option out of range), unsupported (no
- * tokenizer), context_full (a prompt longer than the context). */
+ * tokenizer), context_full (a prompt longer than the context), out_of_memory (all sessions together
+ * have filled the KV memory). */
 QLLM_API qllm_status qllm_session_generate(qllm_session* session, const char* prompt, size_t length,
                                            const qllm_generate_options* options,
                                            qllm_text_fn on_text, void* user,

@@ -42,6 +42,9 @@ struct OpenOptions {
   bool large_pages = true;         ///< ask the system for large pages
   bool rotate = true;  ///< int8 only: rotate the weights where the architecture allows it, so that
                        ///< int8 stays close to the file's values (docs/quality.md)
+  std::string kv_format = "bf16";  ///< keys and values: "bf16", or "int8" with a scale per head
+  int64_t kv_memory_bytes = 0;  ///< for the keys and values of all sessions; 0: 131,072 tokens or
+                                ///< two full contexts, at most a quarter of the machine's memory
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
   std::function<void(int level, std::string_view line)> log;
   /// Receives a stage and a fraction in [0, 1]; return false to cancel. May be empty.
@@ -129,7 +132,7 @@ struct GenerateResult {
   std::string text;
   std::vector<int32_t> ids;   // generated, the end token excluded
   int64_t prompt_tokens = 0;  // of the whole prompt
-  int64_t reused_tokens = 0;  // of them, found in the KV cache
+  int64_t reused_tokens = 0;  // of them, found in the KV cache, this session's or another's
   int64_t generated_tokens = 0;
   double ttft_s = 0;    // call to first token
   double decode_s = 0;  // first token to last
@@ -195,7 +198,8 @@ QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
 /// through.
 class QLLM_API Session {
  public:
-  /// `max_context`: tokens the cache holds; 0: the model's context length, at most 4096.
+  /// `max_context`: most tokens the cache will hold, whose memory is taken as it grows; 0: the
+  /// model's context length, at most 4096.
   /// Throws invalid_argument beyond the model's context length.
   explicit Session(const Model& model, int64_t max_context = 0);
   ~Session();
@@ -204,9 +208,10 @@ class QLLM_API Session {
 
   /// Receives complete UTF-8 text as it is made; return false to stop.
   using TextFn = std::function<bool(std::string_view text)>;
-  /// Completes `prompt`. What the cache already holds of it (a common prefix) is not computed
+  /// Completes `prompt`. What the cache already holds of it (a common prefix), and whole blocks of
+  /// 64 tokens that any session of the model has computed for the same beginning, are not computed
   /// again. Throws invalid_argument for an empty prompt, context_full for one longer than the
-  /// context.
+  /// context, out_of_memory where all sessions together have filled the KV memory.
   GenerateResult generate(std::string_view prompt, const GenerateOptions& options,
                           const TextFn& on_text = {});
   GenerateResult generate_ids(std::span<const int32_t> ids, const GenerateOptions& options,
@@ -229,7 +234,18 @@ class QLLM_API Session {
   static void decode_together(std::span<Session* const> sessions, std::span<const int32_t> ids,
                               std::span<float> logits);
 
-  int64_t position() const;  // tokens in the cache
+  /// Writes what the cache holds to a file, whole or not at all, readable by its owner alone: it
+  /// holds the text. Throws io.
+  void save(const std::string& path) const;
+  /// Takes up what save() wrote, in place of what the cache holds; of the same model, scheme,
+  /// device and KV format. Throws not_found, io, bad_format (a damaged file), unsupported (another
+  /// version), invalid_argument (another model or format), context_full, out_of_memory; the session
+  /// is then as before. Only from files that you trust to be your own: keys and values cannot be
+  /// checked against the text.
+  void restore(const std::string& path);
+
+  std::vector<int32_t> tokens() const;  // in the cache
+  int64_t position() const;             // how many
   int64_t max_context() const;
   void reset();  // forgets all
   /// Stops generate(), evaluate() or prefill() at the next step, from any thread or a signal

@@ -333,7 +333,12 @@ void check_attend(const cpu::VecKernels& vec, const AttendCase& c, float sigma) 
   for (const float f : normal(static_cast<size_t>(c.length * c.ldkv), 13)) v.push_back(to_bf16(f));
   std::vector<float> out(q.size(), 55.0F);
   std::vector<float> scores(static_cast<size_t>(c.group * ((c.length + 15) / 16 * 16)), NAN);
-  cpu::AttendArgs args{q.data(), k.data(), v.data(), out.data(), scores.data()};
+  std::vector<const uint16_t*> k_blocks, v_blocks;
+  for (int64_t j = 0; j < c.length; j += 64) {
+    k_blocks.push_back(k.data() + j * c.ldkv);
+    v_blocks.push_back(v.data() + j * c.ldkv);
+  }
+  cpu::AttendArgs args{q.data(), k_blocks.data(), v_blocks.data(), out.data(), scores.data()};
   args.group = c.group, args.head_dim = c.head_dim, args.length = c.length;
   args.ldq = c.head_dim, args.ldkv = c.ldkv, args.scale = 0.125F;
   vec.attend(args);

@@ -110,6 +110,7 @@ class GridSource final : public qllm::TensorSource {
 struct Machine {
   std::unique_ptr<qllm::Backend> backend;
   std::unique_ptr<qllm::Plan> plan;
+  std::shared_ptr<qllm::KvPool> pool;
   std::unique_ptr<qllm::KvCache> kv;
   int64_t vocab = 0;
 
@@ -123,7 +124,8 @@ struct Machine {
         std::make_shared<qllm::SyntheticSource>(graph, 3);
     if (on_grids) source = std::make_shared<GridSource>(graph, source);
     plan = backend->compile(graph, backend->load(graph, source, {}), limits);
-    kv = backend->make_kv_cache({c.n_layers, c.n_kv_heads, c.head_dim, 128});
+    pool = backend->make_kv_pool({c.n_layers, c.n_kv_heads, c.head_dim}, {8, 8});
+    kv = std::make_unique<qllm::KvCache>(pool, 128);
   }
 
   std::vector<float> run(const std::vector<int32_t>& ids, const std::vector<int32_t>& outputs) {
@@ -326,7 +328,7 @@ TEST_CASE("cpu plan: two sequences in one step do not see each other") {
     const auto alone_a = a.run(first, {13});
     a.kv->truncate(0);
     const auto alone_b = a.run(second, {9});
-    auto kv_b = a.backend->make_kv_cache(a.kv->shape());
+    auto kv_b = std::make_unique<qllm::KvCache>(a.pool, 128);
     a.kv->truncate(0);
     const qllm::BatchSlice slices[] = {{a.kv.get(), 0, 14}, {kv_b.get(), 14, 10}};
     std::vector<float> logits(2 * static_cast<size_t>(shape.vocab));

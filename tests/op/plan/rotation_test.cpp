@@ -53,7 +53,7 @@ std::vector<float> logits_of(const std::string& device, const BackendOptions& op
   const auto backend = make_backend(device, options);
   const auto weights = backend->load(graph, rotate_llama(c, rotations, plain), {});
   const auto plan = backend->compile(graph, weights, {64, 64});
-  const auto kv = backend->make_kv_cache({c.n_layers, c.n_kv_heads, c.head_dim, 64});
+  const auto kv = backend->make_kv_cache({c.n_layers, c.n_kv_heads, c.head_dim}, 64);
   std::vector<int32_t> ids, outputs;
   for (int32_t i = 0; i < 24; ++i) {
     ids.push_back(static_cast<int32_t>((i * 37 + 11) % c.vocab_size));

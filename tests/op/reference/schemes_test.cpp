@@ -26,7 +26,7 @@ std::vector<float> run(const std::shared_ptr<const GgufFile>& file, const Scheme
   const auto weights = backend->load(graph, std::make_shared<GgufTensorSource>(file), {});
   const auto plan = backend->compile(graph, weights, {kTokens, kTokens});
   const auto kv =
-      backend->make_kv_cache({config.n_layers, config.n_kv_heads, config.head_dim, kTokens});
+      backend->make_kv_cache({config.n_layers, config.n_kv_heads, config.head_dim}, kTokens);
   std::vector<int32_t> ids;
   std::vector<int32_t> outputs;
   for (int32_t i = 0; i < kTokens; ++i) {
