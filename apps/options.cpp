@@ -81,7 +81,8 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
 
 void CommonOptions::add_kv_to(CLI::App& command) {
   command
-      .add_option("--kv", kv, "how keys and values are held: bf16, or int8 with a scale per head")
+      .add_option("--kv-format", kv_format,
+                  "how keys and values are held: bf16, or int8 with a scale per head")
       ->check(CLI::IsMember({"bf16", "int8"}))
       ->type_name("NAME")
       ->capture_default_str()
@@ -108,7 +109,7 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   options.isa = isa;
   options.threads = threads;
   options.cpus = cpus;
-  options.kv_format = kv;
+  options.kv_format = kv_format;
   options.kv_memory_bytes = kv_memory;
   const int least = quiet ? level_number("error") : level_number(log_level);
   options.log = [bar, least](int level, std::string_view line) {

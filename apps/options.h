@@ -18,7 +18,7 @@ struct CommonOptions {
   std::string isa;
   std::string scheme;
   bool no_rotate = false;
-  std::string kv = "bf16";
+  std::string kv_format = "bf16";
   int64_t kv_memory = 0;
   bool no_cache = false;
   std::string log_level = "warning";

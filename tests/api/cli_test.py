@@ -187,7 +187,7 @@ class Run(Case):
         self.assertEqual(self.json(qllm(*arguments, "--kv-memory", "1MB"))["finish_reason"], "length")
         self.fails(qllm(*arguments, "--kv-memory", "100"), 1, "kv_memory_bytes", "16384")
         self.fails(qllm(*arguments, "--kv-memory", "-1"), 2)
-        self.fails(qllm(*arguments, "--kv", "fp8"), 2)
+        self.fails(qllm(*arguments, "--kv-format", "fp8"), 2)
 
     def test_prompts_that_do_not_work(self):
         self.fails(qllm("run", TINY, "-p", ""), 1, "prompt", "empty")
