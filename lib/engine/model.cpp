@@ -166,7 +166,8 @@ void ModelImpl::make_kv_pool(int64_t budget) {
 }
 
 SequenceOwner ModelImpl::owner() const {
-  std::call_once(digest_once_, [&] { digest_ = model_digest(build_llama(config), form_, *source_); });
+  std::call_once(digest_once_,
+                 [&] { digest_ = model_digest(build_llama(config), form_, *source_); });
   return {digest_, config.vocab_size};
 }
 

@@ -9,9 +9,9 @@
 
 namespace qllm {
 
-/// Of the ops with their constants, a sample of each weight (its first and last row and one between)
-/// and `form`, a line on what was made of them. Not of the kernel tier or the number of threads,
-/// whose results agree. Reads little, but from all over the file.
+/// Of the ops with their constants, a sample of each weight (its first and last row and one
+/// between) and `form`, a line on what was made of them. Not of the kernel tier or the number of
+/// threads, whose results agree. Reads little, but from all over the file.
 uint64_t model_digest(const Graph& graph, const std::string& form, const TensorSource& source);
 
 }  // namespace qllm
