@@ -38,8 +38,12 @@ struct PerplexityOptions {
         ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
         ->type_name("N")
         ->capture_default_str();
-    command.add_option("--against", against, "also compare with: reference (fp32, slow)")
-        ->check(CLI::IsMember({"reference"}))
+    command
+        .add_option("--against", against,
+                    "also compare with: reference (fp32, slow), or kv-bf16 (as it is opened here, "
+                    "but keys and "
+                    "values bf16)")
+        ->check(CLI::IsMember({"reference", "kv-bf16"}))
         ->type_name("NAME");
     command.add_flag("--json", json, "one JSON document");
     common.add_to(command);
@@ -174,9 +178,12 @@ void print_quality(const PerplexityOptions& options, const Quality& quality, int
 std::unique_ptr<Runner> open_reference(const PerplexityOptions& options) {
   if (options.against.empty()) return nullptr;
   CommonOptions common = options.common;
-  common.device = "reference";
-  common.scheme = "fp32";
-  common.isa.clear();
+  common.kv_format = "bf16";
+  if (options.against == "reference") {
+    common.device = "reference";
+    common.scheme = "fp32";
+    common.isa.clear();
+  }
   return std::make_unique<Runner>(open_model(options.model, common), options.chunk);
 }
 

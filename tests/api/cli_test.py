@@ -605,6 +605,14 @@ class Perplexity(Case):
         self.assertEqual(same["perplexity"], same["reference_perplexity"])
         self.assertEqual(same["perplexity"], document["reference_perplexity"])
 
+    def test_int8_keys_and_values_against_bf16(self):
+        arguments = ["perplexity", TINY, "-f", path("prose.txt", self.TEXT), "-c", 32, "--against", "kv-bf16", "--json"]
+        same = self.json(qllm(*arguments))
+        self.assertAlmostEqual(same["kl_mean"], 0, places=12)
+        rounded = self.json(qllm(*arguments, "--device", "reference", "--kv-format", "int8"))
+        self.assertGreater(rounded["kl_mean"], 0)
+        self.assertLess(rounded["kl_mean"], 0.01)
+
     def test_what_does_not_work(self):
         self.fails(qllm("perplexity", TINY, "-f", path("short.txt", b"Hello")), 1, "512")
         self.fails(qllm("perplexity", TINY, "-f", path("absent.txt")), 1, "absent.txt")

@@ -1,9 +1,14 @@
-// Writes the seed corpus of fuzz_gguf: `qllm_fuzz_seeds FOLDER`. Small models of each tokenizer
-// kind, and a file of every value type.
+// Writes seeds below FOLDER: `qllm_fuzz_seeds FOLDER`. corpus-gguf: small models of each tokenizer
+// kind, and a file of every value type. corpus-session: saved sessions.
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <numeric>
 #include <string>
+#include <vector>
 
+#include "support/saved_session.h"
 #include "support/tiny_llama.h"
 
 namespace {
@@ -39,14 +44,7 @@ GgufBuilder every_value_type() {
   return b;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  if (argc != 2) {
-    std::fputs("usage: qllm_fuzz_seeds FOLDER\n", stderr);
-    return 2;
-  }
-  const std::filesystem::path folder(argv[1]);
+void write_models(const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder);
   const auto write = [&](const char* name, const GgufBuilder& b) {
     qllm::test::write_file((folder / name).string(), b.finish());
@@ -58,5 +56,32 @@ int main(int argc, char** argv) {
   bpe.tied_lm_head = false;
   write("bpe_bias", tiny_llama_builder(bpe));
   write("spm", tiny_llama_builder(smallest(TokenizerKind::spm, GgmlType::q8_0)));
+}
+
+/// Behind the two bytes that fuzz_session takes off: all checksums made right, room for all.
+void write_session(const std::filesystem::path& folder, int64_t count) {
+  std::filesystem::create_directories(folder);
+  const std::string path = folder / std::to_string(count);
+  qllm::KvCache kv(qllm::test::make_digest_pool({3, 3}), 192);
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  std::iota(ids.begin(), ids.end(), 5);
+  qllm::test::append(kv, ids);
+  save_sequence(path, qllm::test::kSavedOwner, kv);
+  std::ifstream in(path, std::ios::binary);
+  std::string bytes = "\x07\xff";
+  bytes.append(std::istreambuf_iterator<char>(in), {});
+  std::ofstream(path, std::ios::binary) << bytes;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fputs("usage: qllm_fuzz_seeds FOLDER\n", stderr);
+    return 2;
+  }
+  const std::filesystem::path folder(argv[1]);
+  write_models(folder / "corpus-gguf");
+  for (const int64_t count : {0, 1, 64, 130}) write_session(folder / "corpus-session", count);
   return 0;
 }

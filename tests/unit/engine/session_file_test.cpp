@@ -13,18 +13,13 @@
 
 #include "core/checksum.h"
 #include "support/errors.h"
-#include "support/kv_model.h"
+#include "support/saved_session.h"
 #include "support/temp_dir.h"
 
 namespace {
 
 using namespace qllm;
 using namespace qllm::test;
-
-constexpr SequenceOwner kOwner = {0x1234567890ABCDEFU, 1000};
-constexpr size_t kCheckAt = 144;  // of the header's checksum
-constexpr size_t kTokensAt = 72;  // number of tokens
-constexpr size_t kHeaderBytes = 152;
 
 using Bytes = std::vector<char>;
 
@@ -39,11 +34,12 @@ struct Saved {
     std::vector<int32_t> ids(static_cast<size_t>(count));
     std::iota(ids.begin(), ids.end(), 5);
     if (count > 0) append(kv, ids);
-    save_sequence(path, kOwner, kv);
+    save_sequence(path, kSavedOwner, kv);
     std::ifstream file(path, std::ios::binary);
     bytes.assign(std::istreambuf_iterator<char>(file), {});
   }
-  std::unique_ptr<KvCache> restore(const SequenceOwner& owner = kOwner, int64_t capacity = 512) {
+  std::unique_ptr<KvCache> restore(const SequenceOwner& owner = kSavedOwner,
+                                   int64_t capacity = 512) {
     return restore_sequence(path, owner, pool, capacity);
   }
   void write(const Bytes& content) const {
@@ -55,8 +51,8 @@ struct Saved {
 /// Puts a number into a header and makes its checksum right again, as whoever forges one would.
 Bytes forged(Bytes bytes, size_t at, uint64_t value) {
   std::memcpy(bytes.data() + at, &value, sizeof(value));
-  const uint64_t check = checksum(std::as_bytes(std::span(bytes)).first(kCheckAt));
-  std::memcpy(bytes.data() + kCheckAt, &check, sizeof(check));
+  const uint64_t check = checksum(std::as_bytes(std::span(bytes)).first(kSavedCheckAt));
+  std::memcpy(bytes.data() + kSavedCheckAt, &check, sizeof(check));
   return bytes;
 }
 
@@ -86,7 +82,7 @@ TEST_CASE("session file: every flipped bit is found") {
   }
   CHECK(saved.pool->stats().held == 0);
   Bytes damaged = saved.bytes;
-  damaged[kHeaderBytes + 1] ^= 1;
+  damaged[kSavedHeaderBytes + 1] ^= 1;
   saved.write(damaged);
   check_error(ErrorCode::bad_format, saved.path + ": the tokens are damaged",
               [&] { saved.restore(); });
@@ -126,14 +122,14 @@ TEST_CASE("session file: one of another length is found") {
 TEST_CASE("session file: another model, format, version or room is named") {
   Saved saved(70);
   check_error(ErrorCode::invalid_argument, "another model or scheme", [&] {
-    saved.restore({kOwner.model + 1, kOwner.vocab});
+    saved.restore({kSavedOwner.model + 1, kSavedOwner.vocab});
   });
   check_error(ErrorCode::invalid_argument, "another model: vocabulary: expected 999, found 1000",
               [&] {
-                saved.restore({kOwner.model, 999});
+                saved.restore({kSavedOwner.model, 999});
               });
   check_error(ErrorCode::context_full, "70 tokens do not fit into a context of 69",
-              [&] { saved.restore(kOwner, 69); });
+              [&] { saved.restore(kSavedOwner, 69); });
   saved.write(forged(saved.bytes, 8, 2));
   check_error(ErrorCode::unsupported, "of version 2, this library reads 1",
               [&] { saved.restore(); });
@@ -154,11 +150,11 @@ TEST_CASE("session file: a forged header asks for nothing that the file does not
        {uint64_t{0}, uint64_t{1}, uint64_t{69}, uint64_t{71}, uint64_t{1000}, uint64_t{1} << 40U,
         uint64_t{1} << 63U, ~uint64_t{0}}) {
     CAPTURE(tokens);
-    saved.write(forged(saved.bytes, kTokensAt, tokens));
+    saved.write(forged(saved.bytes, kSavedTokensAt, tokens));
     CHECK_THROWS_AS(saved.restore(), Error);
   }
   // Each other field of the header, each with values of all sizes.
-  for (size_t at = 0; at < kCheckAt; at += 8) {
+  for (size_t at = 0; at < kSavedCheckAt; at += 8) {
     for (int bit = 0; bit < 64; bit += 3) {
       uint64_t value = 0;
       std::memcpy(&value, saved.bytes.data() + at, sizeof(value));
@@ -174,12 +170,12 @@ TEST_CASE("session file: tokens outside of the vocabulary are refused") {
   Saved saved(70);
   Bytes bytes = saved.bytes;
   const int32_t token = 1000;
-  std::memcpy(bytes.data() + kHeaderBytes, &token, sizeof(token));
+  std::memcpy(bytes.data() + kSavedHeaderBytes, &token, sizeof(token));
   uint64_t seed = 0;
-  std::memcpy(&seed, bytes.data() + kCheckAt, sizeof(seed));
+  std::memcpy(&seed, bytes.data() + kSavedCheckAt, sizeof(seed));
   const uint64_t check =
-      checksum(std::as_bytes(std::span(bytes)).subspan(kHeaderBytes, 70 * 4), seed);
-  std::memcpy(bytes.data() + kHeaderBytes + 70 * 4, &check, sizeof(check));
+      checksum(std::as_bytes(std::span(bytes)).subspan(kSavedHeaderBytes, 70 * 4), seed);
+  std::memcpy(bytes.data() + kSavedHeaderBytes + 70 * 4, &check, sizeof(check));
   saved.write(bytes);
   check_error(ErrorCode::bad_format, "token 1000 is outside the vocabulary of 1000",
               [&] { saved.restore(); });
