@@ -79,6 +79,7 @@ TEST_CASE("emulated dot kernels: exact at the ends of the value range and K = 81
 
 TEST_CASE("emulated dot kernels: exact at the M of prefill, over several panels of K and N") {
   for (const int64_t m : {33, 48, 128, 513}) check_all(DotProblem(m, 130, 900, Fill::random));
+  for (const int64_t m : {1, 7, 33}) check_all(DotProblem(m, 130, 900, Fill::bell));
   check_all(DotProblem(16, 700, 700, Fill::random));  // more columns than are read by turns
 }
 

@@ -14,8 +14,9 @@
 namespace qllm::test {
 
 enum class Fill {
-  random,        // all of u8, all of s8
-  largest,       // 255 * 127: the largest sums
+  random,   // all of u8, all of s8
+  bell,     // all of s8, x about 128 but for one in 16; pairs with |x0 + x1 - 256| of 127 to 129
+  largest,  // 255 * 127: the largest sums
   most_negative  // 255 * -128: the smallest; pairs that vpmaddubsw would saturate
 };
 
@@ -44,11 +45,13 @@ struct DotProblem {
     std::mt19937 random(seed);
     std::vector<int8_t> plain(static_cast<size_t>(n_in * k_in));
     for (int8_t& v : plain) {
-      v = fill == Fill::random ? static_cast<int8_t>(random())
-                               : static_cast<int8_t>(fill == Fill::largest ? 127 : -128);
+      v = is_random(fill) ? static_cast<int8_t>(random())
+                          : static_cast<int8_t>(fill == Fill::largest ? 127 : -128);
     }
     for (int64_t i = 0; i < x.size; ++i) {
-      x[i] = fill == Fill::random ? static_cast<uint8_t>(random()) : uint8_t{255};
+      x[i] = is_random(fill) ? static_cast<uint8_t>(random()) : uint8_t{255};
+      if (fill == Fill::bell && random() % 16 != 0)
+        x[i] = i % 4 < 2 ? 64 + x[i] / 2 : x[i] / 128 * 127 + 64;
     }
     for (int64_t i = 0; i < w.size; ++i) w[i] = 0;
     for (int64_t r = 0; r < n_in; ++r) {
@@ -81,6 +84,8 @@ struct DotProblem {
     }
     return wrong;
   }
+
+  static bool is_random(Fill fill) { return fill == Fill::random || fill == Fill::bell; }
 
   int64_t m, n, k, ldx, ldacc;
   Aligned<uint8_t> x;

@@ -46,6 +46,21 @@ TEST_CASE("dot kernels: equal the exact sums at ragged M, N and K") {
   }
 }
 
+TEST_CASE("dot kernels: equal the exact sums where most activations are small") {
+  for (const int64_t k : {64, 192, 256, 640}) {
+    for (const int64_t m : {1, 2, 7, 16, 33, 64}) {
+      const DotProblem problem(m, 130, k, Fill::bell, static_cast<uint32_t>(m + k));
+      for_each_available([&](const cpu::DotKernel& kernel) {
+        const std::string name(kernel.name);
+        CAPTURE(name);
+        CAPTURE(m);
+        CAPTURE(k);
+        CHECK(problem.mismatches(kernel.run) == 0);
+      });
+    }
+  }
+}
+
 TEST_CASE("dot kernels: exact at the ends of the value range and K = 8192") {
   for (const Fill fill : {Fill::largest, Fill::most_negative, Fill::random}) {
     for (const int64_t m : {1, 2, 5, 13}) {
