@@ -9,6 +9,7 @@
 
 #include "kv_layout.h"
 #include "support/errors.h"
+#include "support/sanitized.h"
 
 namespace {
 
@@ -19,6 +20,12 @@ std::vector<WorkerSlot> slots(const std::vector<int>& nodes) {
   std::vector<WorkerSlot> out;
   for (const int node : nodes) out.push_back({static_cast<int>(out.size()), node});
   return out;
+}
+
+int64_t resident_bytes() {
+  int64_t all = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> all >> resident;
+  return resident * 4096;
 }
 
 }  // namespace
@@ -32,6 +39,36 @@ TEST_CASE("cpu kv storage: bytes per token are those of the formula") {
     };
     CHECK(per_token(KvFormat::bf16) == doctest::Approx(2 * values).epsilon(0.02));
     CHECK(per_token(KvFormat::int8) == doctest::Approx(values + 4 * heads).epsilon(0.02));
+  }
+}
+
+TEST_CASE("cpu kv storage: the system gives what the formula says, and nothing for unused blocks") {
+  if (test::kSanitized) {
+    MESSAGE("[skipped] resident memory: a sanitizer's own grows");
+    return;
+  }
+  const auto topology = Topology::detect({});
+  const KvShape shape{16, 8, 64};
+  constexpr int32_t kBlocks = 48;  // 96 MiB in bf16, so that one large page more is 2 %
+  for (const KvFormat format : {KvFormat::bf16, KvFormat::int8}) {
+    for (const bool large_pages : {false, true}) {
+      CAPTURE(large_pages);
+      const int64_t before = resident_bytes();
+      CpuKvStorage storage(shape, format, 100 * kBlocks, *topology, large_pages);
+      std::vector<std::byte> content(static_cast<size_t>(storage.block_bytes()), std::byte{1});
+      const int64_t empty = resident_bytes();
+      CHECK(empty - before < 4 * storage.block_bytes());
+      for (int32_t block = 0; block < kBlocks; ++block) {
+        storage.open(block, true);
+        storage.write(block, content);
+      }
+      const int64_t scale = format == KvFormat::int8 ? 4 : 0;
+      const int64_t element = format == KvFormat::int8 ? 1 : 2;
+      const int64_t per_token = 2 * 16 * 8 * (64 * element + scale);
+      const auto grown = static_cast<double>(resident_bytes() - empty);
+      CHECK(grown / (kBlocks * kKvBlockTokens) ==
+            doctest::Approx(static_cast<double>(per_token)).epsilon(0.02));
+    }
   }
 }
 
