@@ -2,6 +2,7 @@
 // it, so that a block in a place where it does not belong shows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -38,7 +39,7 @@ class DigestStorage final : public KvStorage {
     std::memcpy(&row(block, 0), in.data(), static_cast<size_t>(block_bytes()));
   }
 
-  int64_t opened = 0;
+  std::atomic<int64_t> opened{0};
 
  private:
   std::vector<uint64_t> rows_;
