@@ -153,42 +153,73 @@ struct GroupDot {
     int64_t ldy;
   };
 
-  /// What one token needs beside its sums once a group of a column is complete.
-  struct One {
-    const std::byte* record;
-    const std::byte* group;
-    const float* x_scale;  // at the group
-    const int32_t* x_sum;  // at the group
-    float* y;              // [64]
+  /// What the tokens of a tile bring to a group, the same for all its columns.
+  template <int kTokens>
+  struct TokenFactors {
+    TokenFactors(const GroupDotArgs& args, int64_t g) {
+      for (int64_t t = 0; t < kTokens; ++t) {
+        const int32_t x_sum = args.x_sum[t * args.ldg + g];
+        scale[t] = args.x_scale[t * args.ldg + g];
+        sum[t] = static_cast<float>(x_sum);
+        zero[t] = x_sum * (1 << kZeroShift);
+      }
+    }
+    float scale[kTokens];
+    float sum[kTokens];     // X
+    int32_t zero[kTokens];  // zero X
   };
 
-  /// finish() for one token, the scales decoded on the way.
-  static inline __attribute__((always_inline)) void finish_one(const Layout& layout, const One& one,
-                                                               V* sum) {
-    const V x_sum = T::broadcast(one.x_sum);
-    const F x_scale = T::broadcast_f(one.x_scale);
-    const F x_sum_f = T::to_float(x_sum);
-    const V zero = T::template shift_left<kZeroShift>(x_sum);
-    const std::byte* r = one.record;
-    const std::byte* s = one.group;
+  /// Where the scales of a column's group are, and the column's outputs.
+  struct Place {
+    const std::byte* record;
+    const std::byte* group;
+    float* y;  // [tokens, ldy]
+    int64_t ldy;
+  };
+
+  template <GroupScales kScales, int kTokens, int kN>
+  static inline __attribute__((always_inline)) void finish_as(const Place& place,
+                                                              const TokenFactors<kTokens>& tokens,
+                                                              int64_t o, V (&sum)[kTokens][kN]) {
+    const std::byte* r = place.record + 2 * o;
+    const std::byte* s = place.group + o;
 #pragma GCC unroll 8
-    for (int l = 0; l < kLines; ++l) {
+    for (int l = 0; l < kN; ++l) {
       F scale = T::load_f16(r + 2 * l * kLanes);
-      F v;
-      if (layout.scales == GroupScales::f16) {
-        v = T::mul(T::to_float(T::sub(sum[l], zero)), scale);
-      } else {
-        F min = T::load_f16(r + 128 + 2 * l * kLanes);
-        if (layout.scales == GroupScales::k_quant) {
-          scale = T::mul(scale, T::load_u8(s + l * kLanes));
-          v = T::mul(T::to_float(sum[l]), scale);
-          v = T::fnma(T::mul(min, T::load_u8(s + 64 + l * kLanes)), x_sum_f, v);
-        } else {
-          v = T::fma(min, x_sum_f, T::mul(T::to_float(sum[l]), scale));
-        }
+      F min = scale;
+      if constexpr (kScales != GroupScales::f16) min = T::load_f16(r + 128 + 2 * l * kLanes);
+      if constexpr (kScales == GroupScales::k_quant) {
+        scale = T::mul(scale, T::load_u8(s + l * kLanes));
+        min = T::mul(min, T::load_u8(s + 64 + l * kLanes));
       }
-      float* y = one.y + l * kLanes;
-      T::store_f(T::fma(x_scale, v, T::load_f(y)), y);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+        F v;
+        if constexpr (kScales == GroupScales::f16) {
+          v = T::mul(T::to_float(T::sub(sum[t][l], T::broadcast(tokens.zero + t))), scale);
+        } else {
+          const F x_sum = T::broadcast_f(tokens.sum + t);
+          v = T::mul(T::to_float(sum[t][l]), scale);
+          v = kScales == GroupScales::k_quant ? T::fnma(min, x_sum, v) : T::fma(min, x_sum, v);
+        }
+        float* y = place.y + t * place.ldy + o + l * kLanes;
+        T::store_f(T::fma(T::broadcast_f(tokens.scale + t), v, T::load_f(y)), y);
+      }
+    }
+  }
+
+  /// As finish(), the scales decoded on the way and in registers only.
+  template <int kTokens, int kN>
+  static inline __attribute__((always_inline)) void finish_decoding(
+      GroupScales scales, const Place& place, const TokenFactors<kTokens>& tokens, int64_t o,
+      V (&sum)[kTokens][kN]) {
+    switch (scales) {
+      case GroupScales::f16:
+        return finish_as<GroupScales::f16, kTokens, kN>(place, tokens, o, sum);
+      case GroupScales::f16_min:
+        return finish_as<GroupScales::f16_min, kTokens, kN>(place, tokens, o, sum);
+      case GroupScales::k_quant:
+        return finish_as<GroupScales::k_quant, kTokens, kN>(place, tokens, o, sum);
     }
   }
 

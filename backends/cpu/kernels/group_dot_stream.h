@@ -1,6 +1,7 @@
 // Few tokens: codes are unpacked in registers as they stream from memory, every token taking its
-// share. Up to four block columns are read by turns, a block of 32 inputs each, so that as many
-// streams are on their way at once (docs/performance.md: "One stream is not the ceiling").
+// share. Up to four block columns are read by turns, so that as many streams are on their way at
+// once (docs/performance.md: "One stream is not the ceiling"): 256 bytes of each for one token, in
+// the order in which they lie, else a block of 32 inputs.
 #pragma once
 
 #include "kernels/group_dot_impl.h"
@@ -14,7 +15,6 @@ struct GroupDotStream {
   using Base = GroupDot<T>;
   using V = typename T::V;
   using Layout = typename Base::Layout;
-  using Scales = typename Base::Scales;
   static constexpr int64_t kStreams = 4;
 
   /// sum[t][l] += codes . x over a run, for kN registers of outputs.
@@ -24,7 +24,8 @@ struct GroupDotStream {
     if constexpr (kTokens == 1) {
 #pragma GCC unroll 8
       for (int l = 0; l < kN; ++l) {
-        const V line = T::load(run + l * Base::kLanes * 4);
+        V line = T::load(run + l * Base::kLanes * 4);
+        pin(line);  // or each part loads it again
 #pragma GCC unroll 2
         for (int p = 0; p < T::kParts; ++p) {
           sum[0][l] = T::dot(sum[0][l], T::split(line, p), T::broadcast(x + p));
@@ -43,116 +44,149 @@ struct GroupDotStream {
 #pragma GCC unroll 8
         for (int l = 0; l < kN; ++l) sum[t][l] = T::dot(sum[t][l], w[l], v);
       }
+      stay();  // gcc 12 begins the next part early and runs out of registers
     }
   }
 
-  /// One block of one column; `partial` [kTokens][64] holds the sums of a group's earlier blocks.
+  /// What a tile of tokens has of one column in its turn.
   template <int kTokens>
-  static void visit(const std::byte* codes, const uint32_t* x, int64_t ldu, int32_t* partial,
-                    bool first, bool last, const typename Base::Finish& finish) {
+  struct Column {
+    const std::byte* codes;  // of the turn
+    V* kept;                 // [kTokens * 64]: sums between the turns of a block
+    int32_t* partial;        // [kTokens][64]: sums of the group's earlier blocks
+    typename Base::Place place;
+  };
+
+  /// What its columns share.
+  template <int kTokens>
+  struct Block {
+    const uint32_t* x;  // [kTokens, ldu], of the turn
+    int64_t ldu;
+    bool first, last;  // in its group
+    GroupScales scales;
+    const typename Base::template TokenFactors<kTokens>* tokens;
+  };
+
+  /// Asks for the lines of the column's next block, from the byte `offset` on. One token reads
+  /// them in the order in which they lie, which the hardware foresees better; strips do not.
+  template <int kTokens, int64_t kBytes>
+  static inline __attribute__((always_inline)) void ask(const std::byte* codes, int64_t offset) {
+    if constexpr (kTokens > 1) {
+      const auto* next = reinterpret_cast<const char*>(codes + Base::kBlockBytes + offset);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < kBytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+    }
+  }
+
+  /// kCount runs of a column, from the first of the block on or to its last, or both.
+  template <int kTokens, bool kFirst, bool kLast, int64_t kCount>
+  static inline __attribute__((always_inline)) void visit(const Block<kTokens>& block,
+                                                          const Column<kTokens>& column) {
     constexpr int kN = T::lines_of(kTokens);
-    for (int64_t o = 0; o < Base::kOutputs; o += kN * Base::kLanes) {
+    constexpr int64_t kStrips = Base::kLines / kN;
+#pragma GCC unroll 1
+    for (int64_t s = 0; s < kStrips; ++s) {
+      const int64_t o = s * kN * Base::kLanes;
+      V* kept = column.kept + s * kTokens * kN;
       V sum[kTokens][kN];
-      Base::template clear<kTokens, kN>(sum);
-#pragma GCC unroll 2
-      for (int64_t r = 0; r < Base::kRuns; ++r) {
-        add_run<kTokens, kN>(codes + r * Base::kRun + 4 * o, x + r * T::kParts, ldu, sum);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+        for (int l = 0; l < kN; ++l) sum[t][l] = kFirst ? T::zero() : T::load(kept + t * kN + l);
       }
-      Base::template carry<kTokens, kN>(partial + o, Base::kOutputs, first, last, sum);
-      if (last) Base::template finish<kTokens, kN>(finish, o, sum);
+#pragma GCC unroll 8
+      for (int64_t r = 0; r < kCount; ++r) {
+        constexpr int64_t kAsk = Base::kRun / kStrips;
+        ask<kTokens, kAsk>(column.codes, (s * kCount + r) * kAsk);
+        add_run<kTokens, kN>(column.codes + r * Base::kRun + 4 * o, block.x + r * T::kParts,
+                             block.ldu, sum);
+      }
+      if constexpr (kLast) {
+        Base::template carry<kTokens, kN>(column.partial + o, Base::kOutputs, block.first,
+                                          block.last, sum);
+        if (!block.last) continue;
+        Base::template finish_decoding<kTokens, kN>(block.scales, column.place, *block.tokens, o,
+                                                    sum);
+      } else {
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+          for (int l = 0; l < kN; ++l) T::store(kept + t * kN + l, sum[t][l]);
+        }
+      }
+    }
+  }
+
+  /// Sums of the columns of a turn, in L1 while others have theirs.
+  template <int kTokens>
+  struct Waiting {
+    V kept[kStreams][kTokens * Base::kLines];
+    alignas(64) int32_t partial[kStreams][kTokens * Base::kOutputs];
+  };
+
+  /// Runs [r, r + kCount) of `columns` columns, from the one at `first` on.
+  template <int kTokens, bool kFirst, bool kLast, int64_t kCount>
+  static inline __attribute__((always_inline)) void turn(Block<kTokens> block,
+                                                         Column<kTokens> column, int64_t r,
+                                                         int64_t columns, int64_t column_bytes,
+                                                         Waiting<kTokens>* waiting) {
+    block.x += r * T::kParts;
+    column.codes += r * Base::kRun;
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < columns; ++i) {
+      column.kept = waiting->kept[i];
+      column.partial = waiting->partial[i];
+      visit<kTokens, kFirst, kLast, kCount>(block, column);
+      column.codes += column_bytes;
+      column.place.record += column_bytes;
+      column.place.group += column_bytes;
+      column.place.y += Base::kOutputs;
     }
   }
 
   /// Columns [first, last), at most kStreams, all of K.
   template <int kTokens>
-  static void turn(const GroupDotArgs& args, const Layout& layout, int64_t first, int64_t last) {
-    alignas(64) int32_t partial[kStreams][kTokens * Base::kOutputs];
+  static void run_columns(const GroupDotArgs& args, const Layout& layout, int64_t first,
+                          int64_t last) {
+    Waiting<kTokens> waiting;
     alignas(64) uint32_t wide[kTokens][Base::kUnits];
-    Scales scales;
     for (int64_t t = 0; t < kTokens; ++t) {
       float* y = args.y + t * args.ldy;
       for (int64_t o = first * Base::kOutputs; o < last * Base::kOutputs; ++o) y[o] = 0.0F;
     }
-    const uint32_t* x = nullptr;
-    int64_t ldu = T::kWideX ? Base::kUnits : args.ldx / 4;
-    for (int64_t g = 0, k = 0; g < layout.groups; ++g) {
-      for (int64_t b = 0; b < layout.blocks; ++b, k += Base::kBlockInputs) {
-        x = Base::widen(args.x + k, Base::kBlockInputs, wide[0]);
+    const int64_t bytes = layout.column_bytes;
+    const int64_t columns = last - first;
+    const std::byte* w = args.w + first * bytes;
+    float* y = args.y + first * Base::kOutputs;
+    Block<kTokens> block{};
+    block.ldu = T::kWideX ? Base::kUnits : args.ldx / 4;
+    block.scales = layout.scales;
+    const int8_t* x = args.x;
+    for (int64_t g = 0; g < layout.groups; ++g) {
+      const typename Base::template TokenFactors<kTokens> tokens(args, g);
+      block.tokens = &tokens;
+      Column<kTokens> column{layout.codes(w, g),
+                             nullptr,
+                             nullptr,
+                             {layout.record(w, g), layout.group(w, g), y, args.ldy}};
+      for (int64_t b = 0; b < layout.blocks; ++b) {
+        block.x = Base::widen(x, Base::kBlockInputs, wide[0]);
         for (int64_t t = 1; t < kTokens; ++t) {
-          Base::widen(args.x + t * args.ldx + k, Base::kBlockInputs, wide[t]);
+          Base::widen(x + t * args.ldx, Base::kBlockInputs, wide[t]);
         }
-        const bool complete = b + 1 == layout.blocks;
-        for (int64_t c = first; c < last; ++c) {
-          const std::byte* column = args.w + c * layout.column_bytes;
-          if (complete) Base::decode(layout, column, g, &scales);
-          visit<kTokens>(layout.codes(column, g) + b * Base::kBlockBytes, x, ldu,
-                         partial[c - first], b == 0, complete,
-                         {args.x_scale + g, args.x_sum + g, args.ldg, &scales, layout.has_min(),
-                          args.y + c * Base::kOutputs, args.ldy});
-        }
-      }
-    }
-  }
-
-  /// One token and one column, a run at a time.
-  struct Column {
-    typename Base::One one;  // at the group
-    const std::byte* codes;  // of the block
-    V* kept;                 // [64]: sums between the runs of a block
-    int32_t* partial;        // [64]: sums of the group's earlier blocks
-    bool first, last;        // the block in its group
-  };
-
-  /// Run r of a block: its sums wait in L1 while other columns have their turn.
-  template <bool kFirst, bool kLast>
-  static inline __attribute__((always_inline)) void visit_run(const Layout& layout, const Column& c,
-                                                              int64_t r, const uint32_t* x) {
-    V sum[1][Base::kLines];
-#pragma GCC unroll 8
-    for (int l = 0; l < Base::kLines; ++l) sum[0][l] = kFirst ? T::zero() : T::load(c.kept + l);
-    add_run<1, Base::kLines>(c.codes + r * Base::kRun, x + r * T::kParts, 0, sum);
-    if constexpr (kLast) {
-      Base::template carry<1, Base::kLines>(c.partial, 0, c.first, c.last, sum);
-      if (c.last) Base::finish_one(layout, c.one, sum[0]);
-    } else {
-#pragma GCC unroll 8
-      for (int l = 0; l < Base::kLines; ++l) T::store(c.kept + l, sum[0][l]);
-    }
-  }
-
-  /// As turn(), for one token: the columns take turns after each run of 256 bytes.
-  static void turn_one(const GroupDotArgs& args, const Layout& layout, int64_t first,
-                       int64_t last) {
-    V kept[kStreams][Base::kLines];
-    alignas(64) int32_t partial[kStreams][Base::kOutputs];
-    alignas(64) uint32_t wide[Base::kUnits];
-    for (int64_t o = first * Base::kOutputs; o < last * Base::kOutputs; ++o) args.y[o] = 0.0F;
-    for (int64_t g = 0, k = 0; g < layout.groups; ++g) {
-      const std::byte* record = layout.record(args.w, g);
-      const std::byte* group = layout.group(args.w, g);
-      for (int64_t b = 0; b < layout.blocks; ++b, k += Base::kBlockInputs) {
-        const uint32_t* x = Base::widen(args.x + k, Base::kBlockInputs, wide);
-        const std::byte* codes = group + layout.group_head + b * Base::kBlockBytes;
-#pragma GCC unroll 8
-        for (int64_t r = 0; r < Base::kRuns; ++r) {
-          for (int64_t c = first; c < last; ++c) {
-            const int64_t at = c * layout.column_bytes;
-            const Column column{{record + at, group + at, args.x_scale + g, args.x_sum + g,
-                                 args.y + c * Base::kOutputs},
-                                codes + at,
-                                kept[c - first],
-                                partial[c - first],
-                                b == 0,
-                                b + 1 == layout.blocks};
-            if (r == 0) {
-              visit_run<true, false>(layout, column, r, x);
-            } else if (r + 1 < Base::kRuns) {
-              visit_run<false, false>(layout, column, r, x);
-            } else {
-              visit_run<false, true>(layout, column, r, x);
-            }
+        block.first = b == 0;
+        block.last = b + 1 == layout.blocks;
+        if constexpr (kTokens > 1) {
+          turn<kTokens, true, true, Base::kRuns>(block, column, 0, columns, bytes, &waiting);
+        } else {
+          turn<1, true, false, 1>(block, column, 0, columns, bytes, &waiting);
+          for (int64_t r = 1; r + 1 < Base::kRuns; ++r) {
+            turn<1, false, false, 1>(block, column, r, columns, bytes, &waiting);
           }
+          turn<1, false, true, 1>(block, column, Base::kRuns - 1, columns, bytes, &waiting);
         }
+        x += Base::kBlockInputs;
+        column.codes += Base::kBlockBytes;
       }
     }
   }
@@ -162,11 +196,7 @@ struct GroupDotStream {
     const int64_t columns = args.n / Base::kOutputs;
     const int64_t turns = (columns + kStreams - 1) / kStreams;
     for (int64_t i = 0; i < turns; ++i) {
-      if constexpr (kTokens == 1) {
-        turn_one(args, layout, columns * i / turns, columns * (i + 1) / turns);
-      } else {
-        turn<kTokens>(args, layout, columns * i / turns, columns * (i + 1) / turns);
-      }
+      run_columns<kTokens>(args, layout, columns * i / turns, columns * (i + 1) / turns);
     }
   }
 

@@ -16,5 +16,8 @@ __attribute__((always_inline)) inline void pin(Vector& sum) {
   __asm__("" : "+x"(sum));
 }
 
+/// No load or store crosses it, in the compiler.
+__attribute__((always_inline)) inline void stay() { __asm__ volatile("" ::: "memory"); }
+
 }  // namespace
 }  // namespace qllm::cpu

@@ -26,6 +26,7 @@ namespace qllm::cpu {
 namespace {
 template <typename Vector>
 inline void pin(Vector& /*sum*/) {}
+inline void stay() {}
 }  // namespace
 }  // namespace qllm::cpu
 
