@@ -12,6 +12,7 @@
 #include "core/math.h"
 #include "fusion.h"
 #include "quant/group_packing.h"
+#include "quant/int8.h"
 #include "quant/packing.h"
 
 namespace qllm::cpu {
@@ -27,6 +28,7 @@ int64_t piece_bytes(const Piece& p) {
 int64_t shard_bytes(const Shard& s) {
   int64_t bytes = 0;
   for (const Piece& p : s.pieces) bytes += piece_bytes(p);
+  for (const Piece& p : s.second_terms) bytes += piece_bytes(p);
   return bytes;
 }
 
@@ -64,12 +66,14 @@ struct Load {
       for (size_t i = 0; i < linears.size() && !stop; ++i) {
         if (linears[i].shards.empty()) continue;
         const Weight& weight = graph.weights[i];
-        for (const Piece& piece : linears[i].shards[static_cast<size_t>(worker)].pieces) {
+        const Shard& shard = linears[i].shards[static_cast<size_t>(worker)];
+        for (const Piece& piece : shard.pieces) {
           if (piece.in_groups())
             pack_groups(weight, piece, worker == 0);
           else
-            pack_rows(weight, piece, worker == 0);
+            pack_rows(weight, piece, 1, worker == 0);
         }
+        for (const Piece& piece : shard.second_terms) pack_rows(weight, piece, 2, worker == 0);
       }
     } catch (...) {
       const std::lock_guard lock(error_mutex);
@@ -78,7 +82,7 @@ struct Load {
     }
   }
 
-  void pack_rows(const Weight& weight, const Piece& piece, bool reports) {
+  void pack_rows(const Weight& weight, const Piece& piece, int term, bool reports) {
     std::vector<float> row(static_cast<size_t>(weight.k));
     std::vector<uint8_t> block(static_cast<size_t>(kBlockN * piece.k_padded));
     for (int64_t n = 0; n < piece.n && !stop; n += kBlockN) {
@@ -87,7 +91,12 @@ struct Load {
         const int64_t source_row = piece.n0 + n + r;
         if (source_row < weight.n) {
           read_weight_rows(source, weight, source_row, 1, row.data());
-          piece.scale[n + r] = vec.quantize_u8(row.data(), weight.k, piece.k_padded, q);
+          float scale = vec.quantize_u8(row.data(), weight.k, piece.k_padded, q);
+          if (term == 2) {
+            subtract_codes(q, kActivationZero, scale, weight.k, row.data());
+            scale = vec.quantize_u8(row.data(), weight.k, piece.k_padded, q);
+          }
+          piece.scale[n + r] = scale;
         } else {
           std::memset(q, kActivationZero, static_cast<size_t>(piece.k_padded));
           piece.scale[n + r] = 1.0F;
@@ -127,19 +136,27 @@ int64_t padded_k(const WeightFormat& format, int64_t k) {
                                                    : round_up(k, kBlockK);
 }
 
-/// Runs of blocks of one format.
+/// Adds the block at row n0 to the last piece, or to a new one where that ends or is another.
+void add_block(const WeightFormat& format, int64_t n0, int64_t k, std::vector<Piece>* pieces) {
+  if (pieces->empty() || pieces->back().format != format || pieces->back().end() != n0) {
+    Piece piece;
+    piece.format = format;
+    piece.n0 = n0;
+    piece.k_padded = padded_k(format, k);
+    pieces->push_back(piece);
+  }
+  pieces->back().n += kBlockN;
+}
+
+/// Runs of blocks of one format; second terms apart, so that the first stay in one run.
 void find_pieces(const Scheme& scheme, const Weight& weight, const TensorSource& source,
                  Shard* shard) {
   for (int64_t n = 0; n < shard->n; n += kBlockN) {
-    const WeightFormat format = block_format(scheme, weight, source, shard->n0 + n);
-    if (shard->pieces.empty() || shard->pieces.back().format != format) {
-      Piece piece;
-      piece.format = format;
-      piece.n0 = shard->n0 + n;
-      piece.k_padded = padded_k(format, weight.k);
-      shard->pieces.push_back(piece);
-    }
-    shard->pieces.back().n += kBlockN;
+    WeightFormat format = block_format(scheme, weight, source, shard->n0 + n);
+    const bool has_second_term = format.terms == 2;
+    format.terms = 1;
+    add_block(format, shard->n0 + n, weight.k, &shard->pieces);
+    if (has_second_term) add_block(format, shard->n0 + n, weight.k, &shard->second_terms);
   }
 }
 
@@ -155,6 +172,16 @@ void note_activations(const Scheme& scheme, const Weight& weight, const TensorSo
     linear->group = group;
     linear->k_padded = std::max(linear->k_padded, padded_k(format, weight.k));
   }
+}
+
+/// Lays a piece at `next`; returns where it ends.
+std::byte* place(std::byte* next, Piece* piece) {
+  piece->w = next;
+  if (!piece->in_groups()) {
+    piece->scale = reinterpret_cast<float*>(next + piece->n * piece->k_padded);
+    piece->sum = reinterpret_cast<int32_t*>(piece->scale + piece->n);
+  }
+  return next + piece_bytes(*piece);
 }
 
 void run_load(void* context, const Worker& worker) noexcept {
@@ -219,14 +246,8 @@ void CpuWeights::allocate(const Topology& topology, bool large_pages) {
     auto* next = arenas_.back().as<std::byte>();
     for (ShardedLinear& linear : linears_) {
       if (linear.shards.empty()) continue;
-      for (Piece& piece : linear.shards[w].pieces) {
-        piece.w = next;
-        if (!piece.in_groups()) {
-          piece.scale = reinterpret_cast<float*>(next + piece.n * piece.k_padded);
-          piece.sum = reinterpret_cast<int32_t*>(piece.scale + piece.n);
-        }
-        next += piece_bytes(piece);
-      }
+      for (Piece& piece : linear.shards[w].pieces) next = place(next, &piece);
+      for (Piece& piece : linear.shards[w].second_terms) next = place(next, &piece);
     }
   }
 }

@@ -31,7 +31,8 @@ struct Piece {
 struct Shard {
   int64_t n0 = 0;
   int64_t n = 0;
-  std::vector<Piece> pieces;
+  std::vector<Piece> pieces;        // cover the rows
+  std::vector<Piece> second_terms;  // behind them: int8 codes of what the first left, of some rows
 };
 
 struct ShardedLinear {

@@ -34,7 +34,17 @@ LinearWeights load_f32(const Weight& weight, const TensorSource& source) {
   return out;
 }
 
-LinearWeights load_s8(const Weight& weight, const TensorSource& source) {
+/// The second term of row `i`; `row` holds its weights and is used up.
+void load_second_term(const Weight& weight, int64_t i, float* row, LinearWeights* out) {
+  out->second.resize(out->s8.size());
+  out->second_scale.resize(out->scale.size());
+  subtract_codes(out->s8.data() + i * weight.k, 0, out->scale[static_cast<size_t>(i)], weight.k,
+                 row);
+  out->second_scale[static_cast<size_t>(i)] =
+      quantize_row_s8(row, weight.k, out->second.data() + i * weight.k);
+}
+
+LinearWeights load_s8(const Weight& weight, const TensorSource& source, const Scheme& scheme) {
   LinearWeights out;
   out.s8.resize(static_cast<size_t>(weight.n * weight.k));
   out.scale.resize(static_cast<size_t>(weight.n));
@@ -43,6 +53,10 @@ LinearWeights load_s8(const Weight& weight, const TensorSource& source) {
     read_weight_rows(source, weight, i, 1, row.data());
     out.scale[static_cast<size_t>(i)] =
         quantize_row_s8(row.data(), weight.k, out.s8.data() + i * weight.k);
+    const int64_t block = i / kBlockN * kBlockN;
+    if (block_format(scheme, weight, source, block).terms == 2) {
+      load_second_term(weight, i, row.data(), &out);
+    }
   }
   return out;
 }
@@ -78,7 +92,7 @@ LinearWeights load_linear(const Weight& weight, const TensorSource& source, cons
       case WeightFormat::Kind::f32:
         return load_f32(weight, source);
       case WeightFormat::Kind::row_int8:
-        return load_s8(weight, source);
+        return load_s8(weight, source, scheme);
       case WeightFormat::Kind::groups:
         return load_groups(scheme, weight, source);
     }
@@ -91,8 +105,9 @@ LinearWeights load_linear(const Weight& weight, const TensorSource& source, cons
 }
 
 int64_t linear_bytes(const LinearWeights& w) {
-  return static_cast<int64_t>(w.f32.size() * 4 + w.s8.size() + w.codes.size() * 2 +
-                              (w.scale.size() + w.minimum.size()) * 4);
+  return static_cast<int64_t>(w.f32.size() * 4 + w.s8.size() + w.second.size() +
+                              w.codes.size() * 2 +
+                              (w.scale.size() + w.second_scale.size() + w.minimum.size()) * 4);
 }
 
 class ReferencePlan final : public Plan {

@@ -34,6 +34,13 @@ GroupFormat common_grid(const Weight& weight, const TensorSource& source, int64_
   return common.value_or(kInt8Groups);
 }
 
+bool has_sensitive_row(const Weight& weight, int64_t row) {
+  return std::any_of(weight.rows.begin(), weight.rows.end(), [row](const RowSpan& span) {
+    const Overlap rows = overlap(span, row);
+    return span.sensitive && rows.begin < rows.end;
+  });
+}
+
 void read_quantized(const TensorSource& source, const RowSpan& span, const Overlap& rows, int64_t k,
                     const GroupFormat& format, GroupRow* out) {
   std::vector<float> values(static_cast<size_t>(k));
@@ -61,7 +68,9 @@ WeightFormat block_format(const Scheme& scheme, const Weight& weight, const Tens
     case SchemeKind::fp32:
       return {WeightFormat::Kind::f32, {}};
     case SchemeKind::int8:
-      return {WeightFormat::Kind::row_int8, {}};
+      return {WeightFormat::Kind::row_int8,
+              {},
+              static_cast<int8_t>(has_sensitive_row(weight, row) ? 2 : 1)};
     case SchemeKind::int4:
       if (weight.lm_head) return {WeightFormat::Kind::row_int8, {}};
       return in_groups({4, scheme.group, scheme.has_min ? GroupScales::f16_min : GroupScales::f16});

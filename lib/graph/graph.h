@@ -30,6 +30,7 @@ struct RowSpan {
   int64_t tensor_row = 0;
   int64_t row = 0;
   int64_t count = 0;
+  bool sensitive = false;  // int8 takes two terms: what rounds here costs the most quality
 };
 
 /// What a weight is used for; decides how a backend stores it.

@@ -89,7 +89,7 @@ class LlamaBuilder {
   std::vector<RowSpan> qkv_rows(const std::string& prefix, const std::string& suffix) const {
     return {{prefix + "attn_q" + suffix, 0, 0, q_width_},
             {prefix + "attn_k" + suffix, 0, q_width_, kv_width_},
-            {prefix + "attn_v" + suffix, 0, q_width_ + kv_width_, kv_width_}};
+            {prefix + "attn_v" + suffix, 0, q_width_ + kv_width_, kv_width_, true}};
   }
 
   WeightId qkv_weight(const std::string& prefix) {

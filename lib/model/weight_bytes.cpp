@@ -16,7 +16,7 @@ int64_t block_bytes(const WeightFormat& format, int64_t k) {
     case WeightFormat::Kind::f32:
       return kBlockN * k * static_cast<int64_t>(sizeof(float));
     case WeightFormat::Kind::row_int8:
-      return packed_bytes(kBlockN, k) + kBlockN * kScaleAndSumBytes;
+      return format.terms * (packed_bytes(kBlockN, k) + kBlockN * kScaleAndSumBytes);
     case WeightFormat::Kind::groups:
       return format.groups.column_bytes(format.groups.padded_k(k));
   }

@@ -18,6 +18,13 @@ float quantize_row_s8(const float* x, int64_t n, int8_t* q);
 /// The same with storage u8 = q + 128; writes `n_padded` bytes, those past n are 128.
 float quantize_row_u8(const float* x, int64_t n, int64_t n_padded, uint8_t* q);
 
+/// x[i] -= scale * (q[i] - zero): what codes leave of a row, for a second term. `zero` is 0 for s8
+/// and 128 for u8 = q + 128.
+template <class Code>
+void subtract_codes(const Code* q, int zero, float scale, int64_t n, float* x) {
+  for (int64_t i = 0; i < n; ++i) x[i] -= scale * static_cast<float>(q[i] - zero);
+}
+
 /// Packs row `row` (k values) of a shard into the layout of packing.h; returns sum_k q[k].
 int32_t pack_row_s8(const int8_t* q, int64_t k, int64_t row, int64_t k_padded, int8_t* packed);
 

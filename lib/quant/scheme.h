@@ -28,11 +28,13 @@ struct Scheme {
 Scheme parse_scheme(std::string_view name);
 std::string to_string(const Scheme& scheme);
 
-/// How 64 outputs of a linear are stored.
+/// How 64 outputs of a linear are stored. row_int8 with two terms: w ~ s0 q0 + s1 q1, q1 the codes
+/// of w - s0 q0 (quant/int8.h), so that two int8 products make one output.
 struct WeightFormat {
   enum class Kind : uint8_t { f32, row_int8, groups };
   Kind kind = Kind::row_int8;
   GroupFormat groups;  // where kind is groups
+  int8_t terms = 1;    // 1 or 2; more than 1 only where kind is row_int8
   friend bool operator==(const WeightFormat&, const WeightFormat&) = default;
 };
 

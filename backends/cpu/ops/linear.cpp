@@ -80,6 +80,10 @@ class LinearStep final : public Step {
       for (size_t p = piece; p < shard.pieces.size() && shard.pieces[p].n0 < tile.end(); ++p) {
         compute(shard.pieces[p], tile, x, choice, worker.index);
       }
+      for (const Piece& second : shard.second_terms) {
+        if (second.n0 >= tile.end() || second.end() <= tile.n) continue;
+        compute_rows(second, adding(part_of(second, tile)), x, choice, worker.index);
+      }
       if (a_.swiglu != nullptr) swiglu(tile);
     }
   }
@@ -110,6 +114,7 @@ class LinearStep final : public Step {
     int64_t ldacc;
     const float* bias;
     const float* residual;
+    int64_t ldres;
     float* y;
     int64_t ldy;
   };
@@ -124,6 +129,7 @@ class LinearStep final : public Step {
     p.bias = a_.bias != nullptr ? a_.bias + p.n : nullptr;
     const bool has_residual = a_.residual.data != nullptr && a_.swiglu == nullptr;
     p.residual = has_residual ? a_.residual.data + p.n : nullptr;
+    p.ldres = a_.residual.ld;
     p.y = a_.swiglu != nullptr ? tile.values + (p.n - tile.n) : a_.out.data + p.n;
     p.ldy = a_.swiglu != nullptr ? tile.count : a_.out.ld;
     return p;
@@ -133,6 +139,19 @@ class LinearStep final : public Step {
                int worker) const noexcept {
     const Part part = part_of(piece, tile);
     if (piece.in_groups()) return compute_groups(piece, part, x);
+    compute_rows(piece, part, x, choice, worker);
+  }
+
+  /// A second term adds to what the first made.
+  static Part adding(Part part) {
+    part.bias = nullptr;
+    part.residual = part.y;
+    part.ldres = part.ldy;
+    return part;
+  }
+
+  void compute_rows(const Piece& piece, const Part& part, const QuantRows& x, const DotChoice& choice,
+                int worker) const noexcept {
     const int64_t at = part.n - piece.n0;
     DotArgs d;
     d.x = x.data;
@@ -155,7 +174,7 @@ class LinearStep final : public Step {
     e.m = part.rows;
     e.n = part.count;
     e.ldacc = part.ldacc;
-    e.ldres = a_.residual.ld;
+    e.ldres = part.ldres;
     e.ldy = part.ldy;
     a_.vec->epilogue(e);
   }
@@ -177,7 +196,7 @@ class LinearStep final : public Step {
     d.ldg = x.ldg();
     d.ldy = part.ldacc;
     select_group_dot_kernel(a_.isa, d.m).run(d);
-    a_.vec->add({d.y, part.bias, part.residual, part.y, d.m, d.n, d.ldy, a_.residual.ld, part.ldy});
+    a_.vec->add({d.y, part.bias, part.residual, part.y, d.m, d.n, d.ldy, part.ldres, part.ldy});
   }
 
   /// Half as many columns of out as the tile has.

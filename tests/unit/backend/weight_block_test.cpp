@@ -89,6 +89,21 @@ TEST_CASE("block_format: fp32, int8 and int4 ask nothing of the source") {
         groups({4, 128, GroupScales::f16}));
 }
 
+TEST_CASE("block_format: blocks with a sensitive row take two terms of int8, under int8 only") {
+  const FakeSource source;
+  Weight weight{"w", WeightRole::linear, 192, kK, {{"q41", 0, 0, 100}, {"q41", 0, 100, 28}}};
+  weight.rows[1].sensitive = true;
+  const auto terms = [&](const Scheme& scheme, int64_t row) {
+    return int{block_format(scheme, weight, source, row).terms};
+  };
+  CHECK(terms({SchemeKind::int8}, 0) == 1);
+  CHECK(terms({SchemeKind::int8}, 64) == 2);
+  CHECK(terms({SchemeKind::int8}, 128) == 1);
+  CHECK(terms({SchemeKind::int4}, 64) == 1);
+  CHECK(terms({SchemeKind::keep}, 64) == 1);
+  CHECK(terms({SchemeKind::fp32}, 64) == 1);
+}
+
 TEST_CASE("block_format: the LM head is int8 under int4, on its grid under keep") {
   Weight head = whole("q41", 64);
   head.lm_head = true;

@@ -25,12 +25,14 @@ constexpr int64_t kLayer = 128 * 64 + 64 * 64 + 256 * 64 + 64 * 128;
 constexpr int64_t kLayerOutputs = 128 + 64 + 256 + 64;
 constexpr int64_t kHead = 320 * 64;
 constexpr int64_t kInt8Head = kHead + 320 * 8;
+constexpr int64_t kSecondTerms = 64 * 64 + 64 * 8;  // of the block that holds K and V
 
 }  // namespace
 
-TEST_CASE("weight bytes: int8 has a byte a weight, a scale and a sum an output") {
+TEST_CASE("weight bytes: int8 has a byte a weight, a scale and a sum an output, V twice") {
   const WeightBytes bytes = bytes_of(GgmlType::f32, {SchemeKind::int8});
-  CHECK(bytes.in_memory == 2 * (kLayer + kLayerOutputs * 8) + kInt8Head + kNorms);
+  CHECK(bytes.in_memory ==
+        2 * (kLayer + kLayerOutputs * 8 + kSecondTerms) + kInt8Head + kNorms);
   CHECK(bytes.per_step == bytes.in_memory + 64 * 4);
 }
 

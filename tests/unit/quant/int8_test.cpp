@@ -51,6 +51,28 @@ TEST_CASE("quantize_row_u8: is s8 plus 128, padding included") {
   CHECK(u[128] == 9);
 }
 
+TEST_CASE("subtract_codes: a second term leaves at most half of its own step") {
+  std::vector<float> x(300);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i * i)) * 3.7F;
+  std::vector<float> rest = x;
+  std::vector<uint8_t> u(320);
+  std::vector<int8_t> first(300);
+  std::vector<int8_t> second(300);
+  const float step = quantize_row_u8(x.data(), 300, 320, u.data());
+  subtract_codes(u.data(), kActivationZero, step, 300, rest.data());
+  std::vector<float> same = x;
+  quantize_row_s8(x.data(), 300, first.data());
+  subtract_codes(first.data(), 0, step, 300, same.data());
+  CHECK(same == rest);  // of s8 and of u8 alike
+  const float second_step = quantize_row_s8(rest.data(), 300, second.data());
+  CHECK(second_step <= step / 254 * 1.01F);  // what half a step of the first is, over 127
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double kept = double{step} * first[i] + double{second_step} * second[i];
+    // Beside it the roundings of s0 q0 and of the difference: 2^-24 of 3.7 each.
+    CHECK(std::fabs(kept - x[i]) <= 0.5 * second_step + 2 * 3.7 / 16777216.0);
+  }
+}
+
 TEST_CASE("pack_row_s8: puts each value at its offset and returns the sum") {
   std::vector<int8_t> q(70);
   int32_t sum = 0;
