@@ -62,12 +62,12 @@ void linear_s8(const LinearWeights& w, const float* x, int64_t rows, const float
       const int8_t* xm = q.data() + m * w.k;
       const float scale = x_scale[static_cast<size_t>(m)];
       const float value =
-          static_cast<float>(dot_s8(xm, wi, w.k)) * scale * w.scale[static_cast<size_t>(i)];
+          static_cast<float>(dot_s8(xm, wi, w.k)) * (scale * w.scale[static_cast<size_t>(i)]);
       float& out = y[m * w.n + i];
       out = finish(value, i, m, w.n, bias, residual);
       if (w.second.empty() || w.second_scale[static_cast<size_t>(i)] == 0.0F) continue;
-      out += static_cast<float>(dot_s8(xm, w.second.data() + i * w.k, w.k)) * scale *
-             w.second_scale[static_cast<size_t>(i)];
+      out += static_cast<float>(dot_s8(xm, w.second.data() + i * w.k, w.k)) *
+             (scale * w.second_scale[static_cast<size_t>(i)]);
     }
   }
 }

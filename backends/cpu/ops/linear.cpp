@@ -150,8 +150,8 @@ class LinearStep final : public Step {
     return part;
   }
 
-  void compute_rows(const Piece& piece, const Part& part, const QuantRows& x, const DotChoice& choice,
-                int worker) const noexcept {
+  void compute_rows(const Piece& piece, const Part& part, const QuantRows& x,
+                    const DotChoice& choice, int worker) const noexcept {
     const int64_t at = part.n - piece.n0;
     DotArgs d;
     d.x = x.data;

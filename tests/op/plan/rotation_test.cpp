@@ -119,7 +119,9 @@ TEST_CASE("rotation: the float graph stays as it is, each rotation alone and all
 }
 
 TEST_CASE("rotation: W8A8 on the cpu equals the exact-integer reference") {
-  // plan_test.cpp derives the bound.
+  // plan_test.cpp derives the bounds: 0.03 behind a flip, 1e-5 where none happens.
+  int runs = 0;
+  int close = 0;
   for (const Case& c : cases()) {
     CAPTURE(c.name);
     const Opened model(c.options);
@@ -130,8 +132,13 @@ TEST_CASE("rotation: W8A8 on the cpu equals the exact-integer reference") {
       BackendOptions options = w8a8;
       options.threads = threads;
       CAPTURE(threads);
-      CHECK(relative_difference(logits_of("cpu", options, model.config, all, model.source),
-                                expected) < 0.002);
+      const double d =
+          relative_difference(logits_of("cpu", options, model.config, all, model.source), expected);
+      CHECK(d < 0.03);
+      ++runs;
+      close += d < 1e-5 ? 1 : 0;
     }
   }
+  INFO(close, " of ", runs, " runs close");
+  CHECK(2 * close > runs);
 }

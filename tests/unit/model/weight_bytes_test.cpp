@@ -31,8 +31,7 @@ constexpr int64_t kSecondTerms = 64 * 64 + 64 * 8;  // of the block that holds K
 
 TEST_CASE("weight bytes: int8 has a byte a weight, a scale and a sum an output, V twice") {
   const WeightBytes bytes = bytes_of(GgmlType::f32, {SchemeKind::int8});
-  CHECK(bytes.in_memory ==
-        2 * (kLayer + kLayerOutputs * 8 + kSecondTerms) + kInt8Head + kNorms);
+  CHECK(bytes.in_memory == 2 * (kLayer + kLayerOutputs * 8 + kSecondTerms) + kInt8Head + kNorms);
   CHECK(bytes.per_step == bytes.in_memory + 64 * 4);
 }
 
