@@ -1,12 +1,11 @@
 // Many tokens, 32 products in three instructions: vpmaddubsw, vpmaddwd by ones, vpaddd.
 //
-// vpmaddubsw multiplies u8 by s8 and adds pairs, saturating at 16 bits. With the weights as u8, u =
-// w
-// + 128, and the activations as s8, q = x - 128, a pair is u0 q0 + u1 q1: exact where |q0 + q1| <=
-// 128, since 255 * 128 < 2^15. Activations lie about zero, few near the largest of their row, so
-// that nearly all pairs are such. From the others what is too much is taken off q1, and multiplied
-// by itself afterwards: alone it cannot saturate either. Where many pairs are too large (samples
-// tell) the panel kernel is faster, and computes instead.
+// vpmaddubsw multiplies u8 by s8 and adds pairs, saturating at 16 bits. With weights u = w + 128
+// and activations q = x - 128 a pair is u0 q0 + u1 q1: exact where |q0 + q1| <= 128 (255 * 128 <
+// 2^15). Activations lie about zero, few near the largest of their row, so that nearly all pairs
+// are such. From the others what is too much is taken off q1, and multiplied by itself afterwards:
+// alone it cannot saturate either. Where many pairs are too large (samples tell) the kernels
+// without such a limit are faster, and compute instead.
 //
 //   sum_k x w = sum_k q u - 128 sum_k q + 128 sum_k w
 //
@@ -17,12 +16,15 @@
 namespace qllm::cpu::avx2 {
 namespace {
 
-constexpr int64_t kOutputs = 64;         // of a block
-constexpr int64_t kPanelK = 256;         // inputs: 16 KiB of a 32 KiB L1
+constexpr int64_t kOutputs = 64;  // of a block
+constexpr int64_t kPanelK = 256;  // inputs: a block is 16 KiB, of which a tile reads 4 by turns
+constexpr int kBlocks = 2;        // that share the work on a token's codes: L2 feeds them
+constexpr int64_t kSharedTokens = 32;    // from so many on
 constexpr int64_t kSteps = kPanelK / 4;  // 64: a word of bits
 constexpr int64_t kSampledRows = 8;
-constexpr int64_t kCrowd = 10;  // one pair of so many too large: then the panel kernel is faster
-constexpr int kTokens = 5;      // 5 x 2 sums, 2 weights, x, products, ones: 15 registers
+constexpr int64_t kCrowd = 10;        // one pair of so many too large: then the others are faster
+constexpr int64_t kPanelTokens = 32;  // of them, the panel kernel from so many tokens on
+constexpr int kTokens = 5;            // 5 x 2 sums, 2 weights, x, products, ones: 15 registers
 
 /// [pair of registers][step][register]: read linearly by a tile.
 struct alignas(64) Panel {
@@ -157,41 +159,60 @@ inline void add_excess(const Codes& codes, const Panel& panel, int32_t* acc) {
   for (int l = 0; l < 8; ++l) _mm256_store_si256(out + l, sum[l]);
 }
 
+/// Outputs [n, n + 64 blocks) and inputs [k, k + 4 steps).
+struct Part {
+  int64_t n;
+  int64_t k;
+  int64_t steps;
+  int blocks;
+};
+
 inline void prefetch(const uint8_t* x) {
   for (int64_t i = 0; i < kPanelK; i += 64) {
     _mm_prefetch(reinterpret_cast<const char*>(x + i), _MM_HINT_T0);
   }
 }
 
-/// All tokens against a panel, in tiles of nearly equal size. x and acc begin at its first input
-/// and output.
-inline void multiply(const DotArgs& args, const Panel& panel, const int8_t* next, const uint8_t* x,
-                     int64_t steps, int32_t* acc, bool first) {
-  Codes codes[kTokens];
-  const int64_t tiles = (args.m + kTokens - 1) / kTokens;
-  const int64_t per = (kPanelK + 4 * tiles - 1) / (4 * tiles);
-  const int8_t* end = next + kPanelK * kOutputs;
-  for (int64_t i = 0; i < tiles; ++i) {
-    const int64_t m = args.m * i / tiles;
-    const int64_t tokens = args.m * (i + 1) / tiles - m;
-    for (int64_t t = 0; t < tokens; ++t) {
-      shift_codes(x + (m + t) * args.ldx, steps, &codes[t]);
-      prefetch(x + (m + t + tokens) * args.ldx);
-    }
-    for (int l = 0; l < 4; ++l) {
-      for (int64_t p = 0; p < per && next < end; ++p, next += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(next), _MM_HINT_T1);
-      }
-      kTiles[tokens](codes, panel.u[l], panel.sum[l], steps, acc + m * args.ldacc + 16 * l,
-                     args.ldacc, first);
-    }
-    for (int64_t t = 0; t < tokens; ++t) {
-      if (codes[t].has_excess != 0) add_excess(codes[t], panel, acc + (m + t) * args.ldacc);
+/// Of the weights that the part behind `part` begins with, those that one in `calls` fetches.
+inline void prefetch_weights(const DotArgs& args, const Part& part, int64_t call, int64_t calls) {
+  constexpr int64_t kLines = kPanelK;  // of 64 bytes, of a block
+  const int8_t* next = args.w + part.n * args.k + (part.k + kPanelK) * kOutputs;
+  for (int64_t i = kLines * call / calls; i < kLines * (call + 1) / calls; ++i) {
+    for (int b = 0; b < part.blocks; ++b) {
+      const int8_t* line = next + b * kOutputs * args.k + 64 * i;
+      _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1);
     }
   }
 }
 
-/// Whether so many pairs are too large that the panel kernel is faster: of some rows' inputs.
+/// All tokens against a part, in tiles of nearly equal size.
+inline void multiply(const DotArgs& args, const Part& part, const Panel* panels) {
+  Codes codes[kTokens];
+  const int64_t tiles = (args.m + kTokens - 1) / kTokens;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t m = args.m * i / tiles;
+    const int64_t tokens = args.m * (i + 1) / tiles - m;
+    const uint8_t* x = args.x + m * args.ldx + part.k;
+    for (int64_t t = 0; t < tokens; ++t) {
+      shift_codes(x + t * args.ldx, part.steps, &codes[t]);
+      prefetch(x + (t + tokens) * args.ldx);
+    }
+    for (int b = 0; b < part.blocks; ++b) {
+      const Panel& panel = panels[b];
+      int32_t* acc = args.acc + m * args.ldacc + part.n + b * kOutputs;
+      for (int l = 0; l < 4; ++l) {
+        prefetch_weights(args, part, (i * part.blocks + b) * 4 + l, 4 * tiles * part.blocks);
+        kTiles[tokens](codes, panel.u[l], panel.sum[l], part.steps, acc + 16 * l, args.ldacc,
+                       part.k == 0);
+      }
+      for (int64_t t = 0; t < tokens; ++t) {
+        if (codes[t].has_excess != 0) add_excess(codes[t], panel, acc + t * args.ldacc);
+      }
+    }
+  }
+}
+
+/// Whether so many pairs are too large that the other kernels are faster: of some rows' inputs.
 inline bool is_crowded(const DotArgs& args) {
   const int64_t rows = args.m < kSampledRows ? args.m : kSampledRows;
   const __m256i high = _mm256_set1_epi8(-128);
@@ -211,17 +232,26 @@ inline bool is_crowded(const DotArgs& args) {
 
 }  // namespace
 
-void dot_u8s8s32_n64k4_panel(const DotArgs& args) noexcept;  // dot_u8s8s32_panel_avx2.cpp
+// Where pairs are too large; in files of their names.
+void dot_u8s8s32_n64k4_stream(const DotArgs& args) noexcept;
+void dot_u8s8s32_n64k4_panel(const DotArgs& args) noexcept;
 
 void dot_u8s8s32_n64k4_bytes(const DotArgs& args) noexcept {
-  if (is_crowded(args)) return dot_u8s8s32_n64k4_panel(args);
-  Panel panel;
-  for (int64_t n = 0; n < args.n; n += kOutputs) {
-    for (int64_t k = 0; k < args.k; k += kPanelK) {
-      const int64_t steps = (args.k - k < kPanelK ? args.k - k : kPanelK) / 4;
-      const int8_t* w = args.w + n * args.k + k * kOutputs;
-      shift_weights(w, steps, &panel);
-      multiply(args, panel, w + kPanelK * kOutputs, args.x + k, steps, args.acc + n, k == 0);
+  if (is_crowded(args)) {
+    return args.m < kPanelTokens ? dot_u8s8s32_n64k4_stream(args) : dot_u8s8s32_n64k4_panel(args);
+  }
+  Panel panels[kBlocks];
+  const int most = args.m < kSharedTokens ? 1 : kBlocks;
+  for (int64_t n = 0; n < args.n; n += most * kOutputs) {
+    const int64_t blocks = (args.n - n) / kOutputs;
+    Part part = {n, 0, 0, blocks < most ? static_cast<int>(blocks) : most};
+    for (; part.k < args.k; part.k += kPanelK) {
+      part.steps = (args.k - part.k < kPanelK ? args.k - part.k : kPanelK) / 4;
+      for (int b = 0; b < part.blocks; ++b) {
+        const int64_t at = (n + b * kOutputs) * args.k + part.k * kOutputs;
+        shift_weights(args.w + at, part.steps, &panels[b]);
+      }
+      multiply(args, part, panels);
     }
   }
 }
