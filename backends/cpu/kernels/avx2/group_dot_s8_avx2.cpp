@@ -5,7 +5,6 @@
 // one vpmaddwd with ones folds two lanes into s32.
 // 8 bits: vpmaddubsw would saturate; codes are parted into u16 pairs {q0, q2} and {q1, q3}, x into
 // pairs of s16, for vpmaddwd: exact in s32.
-#include "kernels/group_dot_panel.h"
 #include "kernels/group_dot_stream.h"
 
 namespace qllm::cpu::avx2 {
@@ -83,19 +82,13 @@ struct Codes8 : Common {
   static V fold(V sum) { return sum; }
 };
 
-constexpr int kStreamTokens = 5;  // 5 x 2 sums, 2 factors, a mask, x, a product
-constexpr int kPanelTokens = 6;   // 6 x 2 sums, 2 factors, x, a product
+constexpr int kTokens = 5;  // 5 x 2 sums, 2 factors, a mask, x, a product
 
 }  // namespace
 
 void group_dot_s8_n64_stream(const GroupDotArgs& args) noexcept {
-  if (args.format.bits == 4) return GroupDotStream<Codes4, kStreamTokens>::run(args);
-  GroupDotStream<Codes8, kStreamTokens>::run(args);
-}
-
-void group_dot_s8_n64_panel(const GroupDotArgs& args) noexcept {
-  if (args.format.bits == 4) return GroupDotPanel<Codes4, kPanelTokens, 2>::run(args);
-  GroupDotPanel<Codes8, kPanelTokens, 2>::run(args);
+  if (args.format.bits == 4) return GroupDotStream<Codes4, kTokens>::run(args);
+  GroupDotStream<Codes8, kTokens>::run(args);
 }
 
 }  // namespace qllm::cpu::avx2
