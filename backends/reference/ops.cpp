@@ -154,6 +154,15 @@ void round_head(KvRounding rounding, float* x, int64_t n) {
   if (rounding == KvRounding::int8) round_to_int8(x, n);
 }
 
+/// int8 keys of whole blocks of 64 are quantized turned (cpu/kv_layout.h kv_turns_keys) and turned
+/// back: the matrix is its own inverse.
+void round_key(KvRounding rounding, float* x, int64_t n) {
+  const bool turned = rounding == KvRounding::int8 && n % 64 == 0;
+  for (int64_t i = 0; turned && i < n; i += 64) hadamard_block(x + i, 64);
+  round_head(rounding, x, n);
+  for (int64_t i = 0; turned && i < n; i += 64) hadamard_block(x + i, 64);
+}
+
 void rotate_head(const RopeKvWriteOp& op, const float* x, int64_t position, float* y) {
   std::copy(x, x + op.head_dim, y);
   const auto half = static_cast<int64_t>(op.inv_freq.size());
@@ -202,7 +211,7 @@ void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, 
   const int64_t width = int64_t{op.n_kv_heads} * op.head_dim;
   std::copy(x, x + width, kv.v(op.layer, position));
   for (int64_t h = 0; h < op.n_kv_heads; ++h) {
-    round_head(kv.rounding(), kv.k(op.layer, position) + h * op.head_dim, op.head_dim);
+    round_key(kv.rounding(), kv.k(op.layer, position) + h * op.head_dim, op.head_dim);
     round_head(kv.rounding(), kv.v(op.layer, position) + h * op.head_dim, op.head_dim);
   }
 }
@@ -210,17 +219,19 @@ void rope_kv_write(const RopeKvWriteOp& op, const float* qkv, int64_t position, 
 void attend(const AttentionOp& op, const float* q, int64_t head, int64_t length, const FloatKv& kv,
             float* out) {
   const int64_t kv_offset = head / (op.n_heads / op.n_kv_heads) * op.head_dim;
-  std::vector<float> score(static_cast<size_t>(length));
-  for (int64_t j = 0; j < length; ++j) {
-    const float* k = kv.k(op.layer, j) + kv_offset;
-    score[static_cast<size_t>(j)] = op.scale * dot_f32(q, k, op.head_dim);
+  const int64_t first = op.window > 0 ? std::max<int64_t>(0, length - op.window) : 0;
+  std::vector<float> score(static_cast<size_t>(length - first));
+  for (int64_t j = first; j < length; ++j) {
+    float s = op.scale * dot_f32(q, kv.k(op.layer, j) + kv_offset, op.head_dim);
+    if (op.softcap > 0.0F) s = op.softcap * std::tanh(s / op.softcap);
+    score[static_cast<size_t>(j - first)] = s;
   }
   const float top = *std::max_element(score.begin(), score.end());
   double sum = 0.0;
   for (float& s : score) sum += s = std::exp(s - top);
   std::fill(out, out + op.head_dim, 0.0F);
-  for (int64_t j = 0; j < length; ++j) {
-    const auto p = static_cast<float>(score[static_cast<size_t>(j)] / sum);
+  for (int64_t j = first; j < length; ++j) {
+    const auto p = static_cast<float>(score[static_cast<size_t>(j - first)] / sum);
     const float* v = kv.v(op.layer, j) + kv_offset;
     for (int64_t d = 0; d < op.head_dim; ++d) out[d] += p * v[d];
   }

@@ -102,6 +102,8 @@ ValueId GraphBuilder::attention(ValueId q, AttentionOp shape) {
   expect_width(graph_.value(q), int64_t{shape.n_heads} * shape.head_dim, "attention");
   require(shape.n_kv_heads > 0 && shape.n_heads % shape.n_kv_heads == 0, ErrorCode::bad_format,
           "attention: {} heads over {} KV heads", shape.n_heads, shape.n_kv_heads);
+  require(shape.window >= 0 && shape.softcap >= 0.0F, ErrorCode::bad_format,
+          "attention: window {} and soft cap {}, expected 0 or more", shape.window, shape.softcap);
   shape.q = q;
   shape.out = add_value("blk." + std::to_string(shape.layer) + ".attention", Rows::tokens,
                         graph_.value(q).width);

@@ -38,8 +38,11 @@ struct Line {
                        2 * op.inv_freq.size());
   }
   std::string operator()(const AttentionOp& op) const {
-    return fmt::format("{} = attention %{} layer {} scale {}", show(graph, op.out), op.q, op.layer,
-                       op.scale);
+    std::string line = fmt::format("{} = attention %{} layer {} scale {}", show(graph, op.out),
+                                   op.q, op.layer, op.scale);
+    if (op.window != 0) line += fmt::format(" window {}", op.window);
+    if (op.softcap != 0.0F) line += fmt::format(" softcap {}", op.softcap);
+    return line;
   }
   std::string operator()(const SwiGluOp& op) const {
     std::string line = fmt::format("{} = swiglu %{}", show(graph, op.out), op.gate_up);

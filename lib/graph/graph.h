@@ -94,7 +94,8 @@ struct RopeKvWriteOp {
 };
 
 /// Causal attention of each token over the cache of its sequence, itself included:
-/// out[t, h] = sum_j softmax_j(scale * q[t, h] . k[j, h / (n_heads/n_kv_heads)]) v[j, ...]
+/// out[t, h] = sum_j softmax_j(cap(scale * q[t, h] . k[j, h / (n_heads/n_kv_heads)])) v[j, ...]
+/// over the last `window` tokens; cap(s) = softcap * tanh(s / softcap), arXiv 2408.00118.
 struct AttentionOp {
   ValueId q = kNone;
   ValueId out = kNone;
@@ -103,6 +104,8 @@ struct AttentionOp {
   int32_t n_kv_heads = 0;
   int32_t head_dim = 0;
   float scale = 1.0F;
+  int64_t window = 0;    // tokens seen, itself included; 0: all
+  float softcap = 0.0F;  // 0: none
 };
 
 /// gate_up comes in blocks of 64 outputs, gate and up by turns:

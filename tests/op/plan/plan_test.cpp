@@ -18,6 +18,9 @@
 #include "model/synthetic.h"
 #include "quant/float_bits.h"
 #include "quant/group_quant.h"
+#include "support/agreement.h"
+
+using qllm::test::Agreement;
 
 namespace {
 
@@ -173,35 +176,6 @@ constexpr Shape kShapes[] = {
     {72, 100, 3, 3, 24, 101},   // nothing is a multiple of 64
 };
 
-// Float rounding alone moves logits by less than 1e-5 of their norm, until it carries an activation
-// over a rounding boundary. What is behind such a flip is rounded anew: of two independent
-// roundings each value's errors differ by sqrt(2) step / sqrt(12), step = 3 sigma / 127, so by 0.01
-// of its size for each of the nine linears; in quadrature 0.03. A value lies within 1e-6 * 127 of a
-// boundary with a probability of 1e-4, and 1,000 are quantized for each token: a run of 40 meets a
-// few flips at most, and the tokens before the first agree: more than half of all.
-constexpr double kFlipBound = 0.03;
-
-/// How many rows of logits agree but for float rounding, and the largest difference of any.
-struct Agreement {
-  int64_t rows = 0;
-  int64_t close = 0;
-  double largest = 0;
-
-  void compare(const std::vector<float>& got, const std::vector<float>& want, int64_t vocab) {
-    for (size_t i = 0; i < want.size(); i += static_cast<size_t>(vocab)) {
-      const auto begin = static_cast<std::ptrdiff_t>(i);
-      const auto end = begin + static_cast<std::ptrdiff_t>(vocab);
-      const double d = relative_difference({got.begin() + begin, got.begin() + end},
-                                           {want.begin() + begin, want.begin() + end});
-      ++rows;
-      close += d < 1e-5 ? 1 : 0;
-      largest = std::max(largest, d);
-    }
-  }
-
-  bool holds() const { return largest < kFlipBound && 2 * close > rows; }
-};
-
 }  // namespace
 
 TEST_CASE("cpu plan: equals the exact-integer reference on every tier") {
@@ -273,7 +247,7 @@ TEST_CASE("cpu plan: weights in groups equal the reference on every tier") {
           compare_groups(shape, options, oracle, on_grids, &agreement);
         }
         INFO(name, " d_model ", shape.d_model, " isa ", options.isa);
-        CHECK(agreement.largest < kFlipBound);
+        CHECK(agreement.largest < Agreement::kRoundedAnew);
       }
     }
     INFO(agreement.close, " of ", agreement.rows, " rows close");
@@ -316,7 +290,7 @@ TEST_CASE("cpu plan: steps on both sides of what a worker quantizes for itself")
         INFO("d_model ", shape.d_model, " threads ", threads, " tokens ", count);
         const auto expected = oracle.run(ids, outputs);
         agreement.compare(cpu.run(ids, outputs), expected, shape.vocab);
-        CHECK(agreement.largest < kFlipBound);
+        CHECK(agreement.largest < Agreement::kRoundedAnew);
       }
     }
   }

@@ -10,6 +10,7 @@
 #include "model/gguf_config.h"
 #include "model/gguf_source.h"
 #include "model/llama.h"
+#include "support/agreement.h"
 #include "support/tiny_llama.h"
 
 using namespace qllm;  // NOLINT
@@ -119,9 +120,7 @@ TEST_CASE("rotation: the float graph stays as it is, each rotation alone and all
 }
 
 TEST_CASE("rotation: W8A8 on the cpu equals the exact-integer reference") {
-  // plan_test.cpp derives the bounds: 0.03 behind a flip, 1e-5 where none happens.
-  int runs = 0;
-  int close = 0;
+  test::Agreement agreement;  // its header derives the bounds
   for (const Case& c : cases()) {
     CAPTURE(c.name);
     const Opened model(c.options);
@@ -131,14 +130,12 @@ TEST_CASE("rotation: W8A8 on the cpu equals the exact-integer reference") {
     for (const int threads : {1, 2, 3}) {
       BackendOptions options = w8a8;
       options.threads = threads;
+      agreement.compare(logits_of("cpu", options, model.config, all, model.source), expected,
+                        model.config.vocab_size);
       CAPTURE(threads);
-      const double d =
-          relative_difference(logits_of("cpu", options, model.config, all, model.source), expected);
-      CHECK(d < 0.03);
-      ++runs;
-      close += d < 1e-5 ? 1 : 0;
+      CHECK(agreement.largest < test::Agreement::kRoundedAnew);
     }
   }
-  INFO(close, " of ", runs, " runs close");
-  CHECK(2 * close > runs);
+  INFO(agreement.close, " of ", agreement.rows, " rows close");
+  CHECK(agreement.holds());
 }
