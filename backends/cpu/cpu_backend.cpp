@@ -110,9 +110,6 @@ class CpuBackend final : public Backend {
 
   std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
                                        const KvPoolOptions& options) override {
-    // Attention reads rows of bf16 only, so far: kv_layout.h is ahead of it.
-    require(options_.kv_format == KvFormat::bf16, ErrorCode::unsupported,
-            "cpu: keys and values as {}: expected bf16", to_string(options_.kv_format));
     auto storage = std::make_unique<CpuKvStorage>(shape, options_.kv_format, options.blocks,
                                                   *topology_, options_.large_pages);
     return std::make_shared<KvPool>(std::move(storage), shape, options);

@@ -13,7 +13,7 @@ namespace qllm::cpu {
 namespace {
 
 // How blocks lie, in files too: count up where kv_layout.h changes.
-constexpr int kLayoutVersion = 1;
+constexpr int kLayoutVersion = 2;
 
 int64_t total_bytes(const KvShape& shape, KvFormat format, int64_t blocks) {
   uint64_t bytes = 1;

@@ -34,17 +34,11 @@ void scatter_key(const T* x, int64_t padded, std::byte* to) noexcept {
 
 /// Values of one token lie a unit apart, 16 in a line.
 template <typename T>
-void scatter_value(const T* x, int64_t padded, int64_t token, std::byte* to) noexcept {
+void scatter_value(const T* x, int64_t padded, std::byte* to) noexcept {
   constexpr auto kUnit = static_cast<int64_t>(4 / sizeof(T));
-  const bool first = token % kUnit == 0;
   for (int64_t d = 0; d < padded; ++d) {
-    std::byte* unit = to + d / kKvLanes * (kKvBlockTokens / kUnit) * 64 + d % kKvLanes * 4;
-    if (first) {
-      T values[4 / sizeof(T)] = {x[d]};
-      std::memcpy(unit, values, 4);
-    } else {
-      std::memcpy(unit + token % kUnit * static_cast<int64_t>(sizeof(T)), x + d, sizeof(T));
-    }
+    std::byte* at = to + d / kKvLanes * (kKvBlockTokens / kUnit) * 64 + d % kKvLanes * 4;
+    std::memcpy(at, x + d, sizeof(T));
   }
 }
 
@@ -66,10 +60,9 @@ void write_kv_value(const VecKernels& vec, KvFormat format, int64_t head_dim, co
   Stored stored;
   convert(vec, format, head_dim, x, &stored);
   const int64_t padded = kv_head_dim_padded(head_dim);
-  const int64_t unit = token / kv_unit(format) * kv_unit(format);
-  std::byte* to = head + kv_v_offset(format, head_dim, unit, 0);
-  if (format == KvFormat::bf16) return scatter_value(stored.bf16, padded, token, to);
-  scatter_value(stored.s8, padded, token, to);
+  std::byte* to = head + kv_v_offset(format, head_dim, token, 0);
+  if (format == KvFormat::bf16) return scatter_value(stored.bf16, padded, to);
+  scatter_value(stored.s8, padded, to);
   std::memcpy(head + kv_scale_offset(head_dim, token, true), &stored.scale, sizeof(float));
 }
 

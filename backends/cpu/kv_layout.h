@@ -59,10 +59,17 @@ constexpr int64_t kv_scale_offset(int64_t head_dim, int64_t t, bool value) {
   return 2 * kv_part_bytes(KvFormat::int8, head_dim) + (value ? kKvBlockTokens * 4 : 0) + t * 4;
 }
 
+/// Keys that are to be quantized are first turned by a normalised Hadamard matrix in blocks of 64,
+/// and queries alike, which leaves every q . k as it is and evens out what a scale must span
+/// (docs/quality.md has the figures). Not where blocks of 64 do not fit.
+constexpr bool kv_turns_keys(KvFormat format, int64_t head_dim) {
+  return format == KvFormat::int8 && head_dim % 64 == 0;
+}
+
 /// Writes the key, or the value, of one token: x [head_dim], 0 <= token < 64, head the begin of the
-/// (block, layer, KV head). Tokens of a block are written in order; the first of a unit clears the
-/// others, so that what a block held before cannot reach a sum (NaN times zero is NaN). head_dim at
-/// most kMaxHeadDim. Allocates nothing.
+/// (block, layer, KV head). A block begins as zeros: what a token's unit holds beside it is
+/// multiplied by zero where it is not seen, and must be a number. head_dim at most kMaxHeadDim.
+/// Allocates nothing. Tokens may be written by several threads.
 void write_kv_key(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
                   int64_t token, std::byte* head) noexcept;
 void write_kv_value(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,

@@ -191,6 +191,7 @@ class CpuPlan final : public Plan {
   const Op& next_op() const { return graph_.ops[op_ + 1]; }
   bool is_follower() const { return op_ > 0 && fusion_.has_follower(op_ - 1); }
   RopeTable* rope_table(const std::vector<float>& inv_freq);
+  AttentionSchedule* attention_schedule(const AttentionOp& op);
   void begin(const Batch& batch);
   void gather_embeddings(const Batch& batch);
   static void run_steps(void* plan, const Worker& worker) noexcept;
@@ -204,7 +205,8 @@ class CpuPlan final : public Plan {
   Buffers buffers_;
   Scratch scratch_;
   std::optional<OnednnTiles> onednn_;
-  std::deque<RopeTable> rope_tables_;  // addresses stay
+  std::deque<RopeTable> rope_tables_;        // addresses stay
+  std::deque<AttentionSchedule> schedules_;  // likewise
   std::vector<EmbedOp> embeds_;
   std::vector<bool> may_be_own_;  // by value: whether workers may quantize it for themselves
   size_t op_ = 0;                 // being compiled
@@ -270,9 +272,20 @@ void CpuPlan::operator()(const RopeKvWriteOp& op) {
   quantize_if_wanted(op.q);
 }
 
+AttentionSchedule* CpuPlan::attention_schedule(const AttentionOp& op) {
+  const int64_t group = op.n_heads / op.n_kv_heads;
+  for (AttentionSchedule& schedule : schedules_) {
+    if (schedule.group() == group && schedule.window() == op.window) return &schedule;
+  }
+  schedules_.emplace_back(attention_shape(op), op.window);
+  steps_.push_back(make_attention_schedule(&schedules_.back(), context_.pool->count()));
+  return &schedules_.back();
+}
+
 void CpuPlan::operator()(const AttentionOp& op) {
-  steps_.push_back(
-      make_attention(*context_.vec, op, buffers_.floats(op.q), buffers_.floats(op.out), scratch_));
+  const AttentionSchedule* schedule = attention_schedule(op);
+  steps_.push_back(make_attention(attend_table(context_.isa), op, schedule, buffers_.floats(op.q),
+                                  buffers_.floats(op.out), scratch_));
   quantize_if_wanted(op.out);
 }
 
@@ -292,13 +305,11 @@ void CpuPlan::begin(const Batch& batch) {
   state_.n_tokens = static_cast<int64_t>(batch.tokens.size());
   state_.n_outputs = static_cast<int64_t>(batch.outputs.size());
   state_.outputs = batch.outputs;
-  state_.max_capacity = 0;
   state_.slices.clear();
   for (const BatchSlice& slice : batch.slices) {
     const KvCache& kv = *slice.kv;
     const auto* storage = dynamic_cast<const CpuKvStorage*>(&kv.pool().storage());
     require(storage != nullptr, ErrorCode::invalid_argument, "cpu: a KV cache of another backend");
-    state_.max_capacity = std::max(state_.max_capacity, kv.capacity());
     for (int64_t i = 0; i < slice.count; ++i) {
       const auto t = static_cast<size_t>(slice.first + i);
       state_.position[t] = kv.length() + i;

@@ -1,7 +1,8 @@
-// The tables behind dot.h, dispatch.h, group_dot.h and vec.h.
+// The tables behind dot.h, dispatch.h, group_dot.h, vec.h and attend.h.
 #include <limits>
 #include <string_view>
 
+#include "kernels/attend.h"
 #include "kernels/dispatch.h"
 #include "kernels/dot.h"
 #include "kernels/group_dot.h"
@@ -25,12 +26,18 @@ namespace qllm::cpu {
 
 namespace scalar {
 const VecKernels& vec_kernels() noexcept;
+const AttendTable& attend_table() noexcept;
 }
 namespace avx2 {
 const VecKernels& vec_kernels() noexcept;
+const AttendTable& attend_table() noexcept;
+}
+namespace avxvnni {
+const AttendTable& attend_table() noexcept;
 }
 namespace avx512vnni {
 const VecKernels& vec_kernels() noexcept;
+const AttendTable& attend_table() noexcept;
 }
 
 namespace {
@@ -99,6 +106,21 @@ const VecKernels& vec_kernels(Isa isa) {
       break;
   }
   return scalar::vec_kernels();
+}
+
+const AttendTable& attend_table(Isa isa) {
+  switch (isa) {
+    case Isa::amx:
+    case Isa::avx512vnni:
+      return avx512vnni::attend_table();
+    case Isa::avxvnni:
+      return avxvnni::attend_table();
+    case Isa::avx2:
+      return avx2::attend_table();
+    case Isa::scalar:
+      break;
+  }
+  return scalar::attend_table();
 }
 
 }  // namespace qllm::cpu

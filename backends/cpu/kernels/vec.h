@@ -31,18 +31,6 @@ struct AddArgs {
   int64_t ldacc = 0, ldres = 0, ldy = 0;
 };
 
-/// Attention of one query head over `length` cached tokens of one KV head.
-/// out[d] = sum_j softmax_j(scale * q . k[j]) * v[j, d]
-struct AttendArgs {
-  const float* q = nullptr;            // [group, ldq]: the query heads that share this KV head
-  const uint16_t* const* k = nullptr;  // [length / 64, rounded up]: blocks [64, ldkv] bf16
-  const uint16_t* const* v = nullptr;  // the same
-  float* out = nullptr;                // [group, ldq]
-  float* scores = nullptr;             // scratch [group, length rounded up to 16]
-  int64_t group = 0, head_dim = 0, length = 0, ldq = 0, ldkv = 0;
-  float scale = 1.0F;
-};
-
 struct VecKernels {
   Isa isa;
   void (*epilogue)(const EpilogueArgs& args) noexcept;
@@ -64,7 +52,6 @@ struct VecKernels {
   void (*hadamard64)(float* x, int64_t n) noexcept;
   /// Round to nearest even, NaN kept.
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y) noexcept;
-  void (*attend)(const AttendArgs& args) noexcept;
 };
 
 /// The table of a tier. Precondition: isa_available(isa). avxvnni shares avx2's.

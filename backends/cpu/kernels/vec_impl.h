@@ -4,7 +4,6 @@
 // picked up by another tier's object:
 //   using Arch                                       the xsimd architecture
 //   static F pow2(F n)                               2^n for integral n in [-126, 127]
-//   static F load_bf16(const uint16_t*)              widens F::size values
 //   static void store_bf16(F, uint16_t*)             rounds to nearest even, NaN kept
 //   static void store_u8(F, uint8_t*)                integral values in [0, 255]
 //   static void store_s8(F, int8_t*)                 integral values in [-128, 127]
@@ -16,7 +15,6 @@
 #include <xsimd/xsimd.hpp>
 
 #include "kernels/vec.h"
-#include "kernels/vec_attend.h"
 #include "kernels/vec_hadamard.h"
 #include "kernels/vec_math.h"
 
@@ -164,7 +162,7 @@ struct VecImpl {
             add,         rms_norm,
             quantize_u8, quantize_s8_groups,
             swiglu,      HadamardImpl<Tier>::hadamard64,
-            to_bf16,     AttendImpl<Tier>::attend};
+            to_bf16};
   }
 
  private:

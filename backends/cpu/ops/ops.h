@@ -3,8 +3,10 @@
 
 #include <memory>
 
+#include "kernels/attend.h"
 #include "kernels/dot.h"
 #include "onednn/onednn_tiles.h"
+#include "ops/attention_schedule.h"
 #include "ops/step.h"
 
 namespace qllm::cpu {
@@ -49,10 +51,14 @@ std::unique_ptr<Step> make_rope_kv_write(const VecKernels& vec, const RopeKvWrit
                                          const FloatBuffer& q, const ShardedLinear* shards,
                                          Scratch& scratch);
 
-/// Items are (token, KV head); the query heads of a group are served by one read of K and V.
-std::unique_ptr<Step> make_attention(const VecKernels& vec, const AttentionOp& op,
-                                     const FloatBuffer& q, const FloatBuffer& out,
-                                     Scratch& scratch);
+/// Shared by all layers of equal groups and windows; must stand before them.
+AttentionShape attention_shape(const AttentionOp& op);
+
+std::unique_ptr<Step> make_attention_schedule(AttentionSchedule* schedule, int workers);
+/// Heads, tokens and blocks go to workers as the schedule says.
+std::unique_ptr<Step> make_attention(const AttendTable& table, const AttentionOp& op,
+                                     const AttentionSchedule* schedule, const FloatBuffer& q,
+                                     const FloatBuffer& out, Scratch& scratch);
 
 /// For a gate_up that is stored: where more than one op reads it.
 std::unique_ptr<Step> make_swiglu(const VecKernels& vec, const SwiGluOp& op,

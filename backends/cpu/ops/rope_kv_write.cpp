@@ -59,20 +59,24 @@ class RopeKvWriteStep final : public Step {
  private:
   void write_head(const StepState& state, int64_t t, int64_t head, float* scratch) const noexcept {
     const float* x = qkv_.row(t) + head * op_.head_dim;
+    const KvSlice& kv = state.slice(t);
+    const KvFormat format = kv.storage->format();
     if (head < op_.n_heads) {
-      rotate(t, x, q_.row(t) + head * op_.head_dim);
+      float* q = q_.row(t) + head * op_.head_dim;
+      rotate(t, x, q);
+      if (kv_turns_keys(format, op_.head_dim)) vec_.hadamard64(q, op_.head_dim);
       return;
     }
     const int64_t position = state.position[static_cast<size_t>(t)];
-    const int64_t kv_head = (head - op_.n_heads) % op_.n_kv_heads;
-    const KvSlice& kv = state.slice(t);
-    // Rows of tokens, K before V.
-    const int64_t row = position % kKvBlockTokens * kv_head_dim_padded(op_.head_dim);
-    std::byte* const at = kv.head(position, op_.layer, kv_head);
-    const bool is_key = head < op_.n_heads + op_.n_kv_heads;
-    if (is_key) rotate(t, x, scratch);
-    const int64_t part = is_key ? 0 : kv_part_bytes(KvFormat::bf16, op_.head_dim);
-    vec_.to_bf16(is_key ? scratch : x, op_.head_dim, reinterpret_cast<uint16_t*>(at + part) + row);
+    const int64_t token = position % kKvBlockTokens;
+    std::byte* at = kv.head(position, op_.layer, (head - op_.n_heads) % op_.n_kv_heads);
+    if (head >= op_.n_heads + op_.n_kv_heads) {
+      write_kv_value(vec_, format, op_.head_dim, x, token, at);
+      return;
+    }
+    rotate(t, x, scratch);
+    if (kv_turns_keys(format, op_.head_dim)) vec_.hadamard64(scratch, op_.head_dim);
+    write_kv_key(vec_, format, op_.head_dim, scratch, token, at);
   }
 
   void rotate(int64_t t, const float* x, float* y) const noexcept {

@@ -38,7 +38,6 @@ struct StepState {
   std::vector<int64_t> position;     // [max_tokens]
   std::vector<int32_t> slice_of;     // [max_tokens]: index into slices
   std::vector<KvSlice> slices;       // one per sequence
-  int64_t max_capacity = 0;          // of the sequences in this step
 
   const KvSlice& slice(int64_t token) const {
     return slices[static_cast<size_t>(slice_of[static_cast<size_t>(token)])];

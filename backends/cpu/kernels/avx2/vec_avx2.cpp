@@ -15,11 +15,6 @@ struct Tier {
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
   }
 
-  static F load_bf16(const uint16_t* p) {
-    const __m128i v = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
-  }
-
   static void store_bf16(F f, uint16_t* p) {
     const __m256 v = f;
     const __m256i bits = _mm256_castps_si256(v);

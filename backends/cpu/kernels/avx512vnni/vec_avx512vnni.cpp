@@ -15,11 +15,6 @@ struct Tier {
         _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127)), 23));
   }
 
-  static F load_bf16(const uint16_t* p) {
-    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
-  }
-
   static void store_bf16(F f, uint16_t* p) {
     const __m512 v = f;
     const __m512i bits = _mm512_castps_si512(v);

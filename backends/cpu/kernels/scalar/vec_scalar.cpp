@@ -15,11 +15,6 @@ struct Tier {
         _mm_slli_epi32(_mm_add_epi32(_mm_cvtps_epi32(n), _mm_set1_epi32(127)), 23));
   }
 
-  static F load_bf16(const uint16_t* p) {
-    const __m128i v = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
-    return _mm_castsi128_ps(_mm_unpacklo_epi16(_mm_setzero_si128(), v));
-  }
-
   static void store_bf16(F f, uint16_t* p) {
     const __m128 v = f;
     const __m128i bits = _mm_castps_si128(v);

@@ -7,15 +7,23 @@
 #include <simde/x86/avx2.h>
 #include <simde/x86/avx512/add.h>
 #include <simde/x86/avx512/and.h>
+#include <simde/x86/avx512/cast.h>
+#include <simde/x86/avx512/cmp.h>
 #include <simde/x86/avx512/cvt.h>
+#include <simde/x86/avx512/div.h>
 #include <simde/x86/avx512/dpbusd.h>
+#include <simde/x86/avx512/dpwssd.h>
 #include <simde/x86/avx512/fmadd.h>
 #include <simde/x86/avx512/fnmadd.h>
 #include <simde/x86/avx512/loadu.h>
+#include <simde/x86/avx512/max.h>
+#include <simde/x86/avx512/min.h>
+#include <simde/x86/avx512/mov.h>
 #include <simde/x86/avx512/mul.h>
 #include <simde/x86/avx512/set1.h>
 #include <simde/x86/avx512/setzero.h>
 #include <simde/x86/avx512/slli.h>
+#include <simde/x86/avx512/srai.h>
 #include <simde/x86/avx512/srli.h>
 #include <simde/x86/avx512/storeu.h>
 #include <simde/x86/avx512/sub.h>
@@ -30,9 +38,12 @@ inline void stay() {}
 }  // namespace
 }  // namespace qllm::cpu
 
-// SIMDe has AVX-512's form of the instruction; AVX-VNNI's computes the same.
+// SIMDe has AVX-512's form of these instructions; AVX-VNNI's compute the same.
 #undef _mm256_dpbusd_avx_epi32
 #define _mm256_dpbusd_avx_epi32(src, a, b) simde_mm256_dpbusd_epi32(src, a, b)
+
+#undef _mm256_dpwssd_avx_epi32
+#define _mm256_dpwssd_avx_epi32(src, a, b) simde_mm256_dpwssd_epi32(src, a, b)
 
 // Not in every SIMDe.
 inline simde__m512 qllm_emulated_cvtepi32_ps(simde__m512i v) {
