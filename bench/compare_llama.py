@@ -7,12 +7,16 @@ Each round runs `qllm bench` once and llama-bench once on every file given (and 
 attention), with the same prompt and generation lengths and threads. Printed: medians over the rounds, the ratio ours/best of
 theirs, and beside them the read bandwidth that our run measured. A difference below the spread shown is none.
 
+--peer NAME=COMMAND adds another program: run by the shell once a round after {prompt}, {gen}, {depth} and {threads} have been put in, it
+prints lines with pp… or tg… and the first "… tok/s" behind it. With --depth decode happens behind that many tokens; peers that cannot are told by {depth}.
+
 Where: --qllm or $QLLM (default: qllm in PATH), --llama-bench or $LLAMA_BENCH, --llama-quantize or $LLAMA_QUANTIZE.
 With llama-quantize, a Q8_0 made from MODEL competes too (8 bits a weight, as ours has).
 """
 import argparse
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -21,6 +25,7 @@ import tempfile
 from pathlib import Path
 
 PHASES = ("prefill", "decode")
+LINE = re.compile(r"\b(pp|tg)\d+.*?([0-9.]+) tok/s")
 
 
 def arguments():
@@ -34,6 +39,8 @@ def arguments():
     p.add_argument("--llama-quantize", default=os.environ.get("LLAMA_QUANTIZE"))
     p.add_argument("--prompt", type=int, default=512, help="tokens of prefill (default %(default)s)")
     p.add_argument("--gen", type=int, default=64, help="tokens of decode (default %(default)s)")
+    p.add_argument("--depth", type=int, default=0, help="tokens of context before what is timed (default %(default)s)")
+    p.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     p.add_argument("--rounds", type=int, default=5, help="(default %(default)s)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default %(default)s)")
     p.add_argument("--json", action="store_true", help="one JSON document instead of the table")
@@ -69,7 +76,7 @@ def number(value):
 def ours_once(args, samples):
     model = ["--synthetic", args.synthetic] if args.synthetic else [args.model]
     document = run_json([args.qllm, "bench", *model, "--prompt", args.prompt, "--gen", args.gen, "--repeat", 1,
-                         "--threads", args.threads, *(["--scheme", args.scheme] if args.scheme else []), "--json"])
+                         "--depth", args.depth, "--threads", args.threads, *(["--scheme", args.scheme] if args.scheme else []), "--json"])
     for phase in PHASES:
         samples.setdefault(("qllm", phase), []).append(number(document[phase]["tokens_per_s"]))
     samples.setdefault(("qllm", "ceiling_gbps"), []).append(number(document["ceiling_gbps"]))
@@ -81,12 +88,25 @@ def theirs_once(args, files, samples):
     commit = ""
     for file in files:
         for test in run_json([args.llama_bench, "-m", file, "-p", args.prompt, "-n", args.gen, "-r", 1, "-t",
-                              args.threads, "-fa", "0,1", "-o", "json"]):
+                              args.threads, *(["-d", args.depth] if args.depth else []), "-fa", "0,1", "-o", "json"]):
             name = f"llama.cpp {file.name}{' -fa' if int(test['flash_attn']) > 0 else ''}"
             phase = "prefill" if test["n_prompt"] else "decode"
             samples.setdefault((name, phase), []).extend(test["samples_ts"])
             commit = test["build_commit"]
     return commit
+
+
+def peers_once(args, samples):
+    for peer in args.peer:
+        name, _, command = peer.partition("=")
+        for key in ("prompt", "gen", "depth", "threads"):
+            command = command.replace("{" + key + "}", str(getattr(args, key)))
+        done = subprocess.run(command, shell=True, capture_output=True, text=True)
+        found = LINE.findall(done.stdout)
+        if done.returncode or not found:
+            sys.exit(f"compare_llama: error: {command} ended with {done.returncode}: {(done.stderr or done.stdout)[-600:]}")
+        for phase, value in found:
+            samples.setdefault((name, "prefill" if phase == "pp" else "decode"), []).append(float(value))
 
 
 def summarize(samples, commit, args):
@@ -97,7 +117,7 @@ def summarize(samples, commit, args):
             "median": statistics.median(values), "min": min(values), "max": max(values)}
     theirs = {n: r for n, r in summary["results"].items() if n != "qllm"}
     for phase in PHASES:
-        best = max(theirs, key=lambda n: theirs[n][phase]["median"])
+        best = max((n for n in theirs if phase in theirs[n]), key=lambda n: theirs[n][phase]["median"])
         summary[phase] = {"best_of_theirs": best, "theirs": theirs[best][phase]["median"]}
         if "qllm" in summary["results"]:
             mine = summary["results"]["qllm"][phase]["median"]
@@ -109,8 +129,8 @@ def print_table(s):
     heads = (f"prefill {s['prompt']}, tok/s", f"decode {s['gen']}, tok/s")
     print(f"{'':52} {heads[0]:>28} {heads[1]:>28}   ({s['rounds']} rounds, {s['threads']} threads)")
     for name, r in s["results"].items():
-        cell = lambda x: f"{x['median']:.1f} ({x['min']:.1f}-{x['max']:.1f})"
-        print(f"{name:52} {cell(r['prefill']):>28} {cell(r['decode']):>28}")
+        cell = lambda x: f"{x['median']:.1f} ({x['min']:.1f}-{x['max']:.1f})" if x else "-"
+        print(f"{name:52} {cell(r.get('prefill')):>28} {cell(r.get('decode')):>28}")
     for phase in PHASES:
         if "ratio" in s[phase]:
             print(f"{phase}: ours / best of theirs = {s[phase]['ratio']:.2f}   ({s[phase]['best_of_theirs']})")
@@ -133,6 +153,7 @@ def main():
             if args.qllm != "none":
                 ours_once(args, samples)
             commit = theirs_once(args, files, samples)
+            peers_once(args, samples)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     summary = summarize(samples, commit, args)
