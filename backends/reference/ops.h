@@ -68,15 +68,15 @@ class FloatKv {
 struct LinearWeights {
   int64_t n = 0;
   int64_t k = 0;
-  int64_t group = 0;           // inputs of a group; 0: none
-  int64_t k_padded = 0;        // in groups: a multiple of group
-  std::vector<float> f32;      // [n, k], or empty
-  std::vector<int8_t> s8;      // [n, k], or empty
-  std::vector<int8_t> second;  // [n, k] where a row has a second term, else empty
-  std::vector<int16_t> codes;  // in groups: q - zero [n, k_padded]
-  std::vector<float> scale;    // [n] beside s8, [n, k_padded/group] in groups
+  int64_t group = 0;                // inputs of a group; 0: none
+  int64_t k_padded = 0;             // in groups: a multiple of group
+  std::vector<float> f32;           // [n, k], or empty
+  std::vector<int8_t> s8;           // [n, k], or empty
+  std::vector<int8_t> second;       // [n, k] where a row has a second term, else empty
+  std::vector<int16_t> codes;       // in groups: q - zero [n, k_padded]
+  std::vector<float> scale;         // [n] beside s8, [n, k_padded/group] in groups
   std::vector<float> second_scale;  // [n]; 0 for a row of one term
-  std::vector<float> minimum;  // [n, k_padded/group] in groups
+  std::vector<float> minimum;       // [n, k_padded/group] in groups
 };
 
 /// `gain` may be null: all ones.

@@ -27,18 +27,18 @@ namespace qllm::cpu {
 namespace scalar {
 const VecKernels& vec_kernels() noexcept;
 const AttendTable& attend_table() noexcept;
-}
+}  // namespace scalar
 namespace avx2 {
 const VecKernels& vec_kernels() noexcept;
 const AttendTable& attend_table() noexcept;
-}
+}  // namespace avx2
 namespace avxvnni {
 const AttendTable& attend_table() noexcept;
 }
 namespace avx512vnni {
 const VecKernels& vec_kernels() noexcept;
 const AttendTable& attend_table() noexcept;
-}
+}  // namespace avx512vnni
 
 namespace {
 

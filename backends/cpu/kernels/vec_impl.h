@@ -158,10 +158,8 @@ struct VecImpl {
   }
 
   static constexpr VecKernels table(Isa isa) {
-    return {isa,         epilogue,
-            add,         rms_norm,
-            quantize_u8, quantize_s8_groups,
-            swiglu,      HadamardImpl<Tier>::hadamard64,
+    return {isa,         epilogue,           add,    rms_norm,
+            quantize_u8, quantize_s8_groups, swiglu, HadamardImpl<Tier>::hadamard64,
             to_bf16};
   }
 
