@@ -48,6 +48,14 @@ void AttentionSchedule::for_each_tile(std::span<const KvSlice> slices, const KvH
 void AttentionSchedule::share_out(const Tile& tile, const KvHeadGroup& team, int64_t at,
                                   int64_t total) {
   AttentionPiece piece = tile.piece;
+  if (piece.rows > shape_.few_rows()) {
+    // Uncut, so that a token's sums do not depend on the tokens beside it in the step: a prompt
+    // gives the same text however it is cut into steps, and whatever of it was known.
+    const int64_t w = (2 * at + tile.cost()) * team.n_workers / (2 * total);
+    piece.first_worker = piece.last_worker = team.first_worker + static_cast<int>(w);
+    pieces_[static_cast<size_t>(piece.first_worker)].push_back(piece);
+    return;
+  }
   piece.first_worker = -1;
   // The first worker whose share ends behind the tile's begin.
   for (int64_t w = at * team.n_workers / total; piece.begin < tile.piece.end; ++w) {

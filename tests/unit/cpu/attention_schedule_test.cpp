@@ -154,3 +154,18 @@ TEST_CASE("attention schedule: shares are even to half a head of a block") {
   schedule.build(slices, mixed, 6);
   for (int w = 0; w < 6; ++w) CHECK(std::abs(cells(schedule, w) * 3 - 64) <= 2);
 }
+
+TEST_CASE("attention schedule: tiles of many tokens are not cut") {
+  // Three KV heads for two workers: an even cut would lie within one. A token's sums must not
+  // depend on where it lies among the tokens of the step.
+  AttentionSchedule schedule({64, 3, 3}, 0);
+  const std::vector<KvHeadGroup> team = {{0, 3, 0, 2}};
+  for (const int64_t count : {4, 33, 100, 512}) {
+    CAPTURE(count);
+    const std::vector<KvSlice> slices = {slice_of(64 * 31, 0, count)};
+    schedule.build(slices, team, 2);
+    CHECK_FALSE(schedule.has_cuts());
+    CHECK_FALSE(schedule.pieces(0).empty());
+    CHECK_FALSE(schedule.pieces(1).empty());
+  }
+}
