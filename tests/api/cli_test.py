@@ -609,9 +609,11 @@ class Perplexity(Case):
         arguments = ["perplexity", TINY, "-f", path("prose.txt", self.TEXT), "-c", 32, "--against", "kv-bf16", "--json"]
         same = self.json(qllm(*arguments))
         self.assertAlmostEqual(same["kl_mean"], 0, places=12)
-        rounded = self.json(qllm(*arguments, "--device", "reference", "--kv-format", "int8"))
-        self.assertGreater(rounded["kl_mean"], 0)
-        self.assertLess(rounded["kl_mean"], 0.01)
+        for device in ("cpu", "reference"):
+            with self.subTest(device=device):
+                rounded = self.json(qllm(*arguments, "--device", device, "--kv-format", "int8"))
+                self.assertGreater(rounded["kl_mean"], 0)
+                self.assertLess(rounded["kl_mean"], 0.01)
 
     def test_what_does_not_work(self):
         self.fails(qllm("perplexity", TINY, "-f", path("short.txt", b"Hello")), 1, "512")

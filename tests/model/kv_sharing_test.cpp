@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "qllm/qllm.hpp"
@@ -49,13 +50,31 @@ std::vector<int32_t> ids(int64_t count, int32_t first) {
   return out;
 }
 
+std::vector<float> all_logits(const qllm::Model& model, const std::vector<int32_t>& prompt) {
+  std::vector<float> out;
+  qllm::Session(model, 128).evaluate(prompt, [&](int64_t, int64_t, std::span<const float> x) {
+    out.insert(out.end(), x.begin(), x.end());
+    return true;
+  });
+  return out;
+}
+
+/// Each device with each format of keys and values.
+std::vector<qllm::OpenOptions> devices_and_formats() {
+  std::vector<qllm::OpenOptions> all(4);
+  for (size_t i = 0; i < all.size(); ++i) {
+    all[i].device = i < 2 ? "cpu" : "reference";
+    all[i].kv_format = i % 2 == 0 ? "bf16" : "int8";
+  }
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("kv sharing: a second session does not compute what another has, and says the same") {
-  for (const char* device : {"cpu", "reference"}) {
-    CAPTURE(std::string(device));
-    qllm::OpenOptions options;
-    options.device = device;
+  for (const qllm::OpenOptions& options : devices_and_formats()) {
+    CAPTURE(options.device);
+    CAPTURE(options.kv_format);
     const auto model = small_model(options);
     const auto prompt = ids(200, 3);
     qllm::Session first(model, 256);
@@ -117,37 +136,38 @@ TEST_CASE("kv sharing: the budget holds for all sessions together") {
 }
 
 TEST_CASE("kv sharing: int8 takes about half, and stays near bf16") {
-  qllm::OpenOptions options;
-  options.device = "reference";
-  const auto exact = small_model(options);
-  options.kv_format = "int8";
-  const auto rounded = small_model(options);
-  const auto prompt = ids(100, 4);
-  std::vector<float> a, b;
-  qllm::Session(exact, 128).evaluate(prompt, [&](int64_t, int64_t, std::span<const float> x) {
-    a.insert(a.end(), x.begin(), x.end());
-    return true;
-  });
-  qllm::Session(rounded, 128).evaluate(prompt, [&](int64_t, int64_t, std::span<const float> x) {
-    b.insert(b.end(), x.begin(), x.end());
-    return true;
-  });
-  double diff = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    diff += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
-    norm += static_cast<double>(a[i]) * a[i];
-  }
-  CHECK(diff > 0);
   // A value moves by at most scale / 2 = max|x| / 254: some 3 sigma / 254 / sqrt(3) = 0.7 % of a
-  // head's norm in K and in V, on the way through two layers.
-  CHECK(std::sqrt(diff / norm) < 0.02);
-}
-
-TEST_CASE("kv sharing: a saved session goes on where it was") {
-  for (const char* device : {"cpu", "reference"}) {
+  // head's norm in K and in V, on the way through two layers. On the cpu that moves activations
+  // over the borders of their own 8 bits: as much again in each run for each of nine linears,
+  // sqrt(2 * 9) * 0.7 % = 3 %.
+  const std::pair<const char*, double> bounds[] = {{"reference", 0.02}, {"cpu", 0.05}};
+  for (const auto& [device, bound] : bounds) {
     CAPTURE(std::string(device));
     qllm::OpenOptions options;
     options.device = device;
+    const auto exact = small_model(options);
+    options.kv_format = "int8";
+    const auto rounded = small_model(options);
+    if (options.device == "cpu") {
+      CHECK(rounded.info().kv_bytes_per_token == 2 * 2 * 2 * (32 + 4));
+    }
+    const auto prompt = ids(100, 4);
+    const auto a = all_logits(exact, prompt);
+    const auto b = all_logits(rounded, prompt);
+    double diff = 0, norm = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      diff += (static_cast<double>(a[i]) - b[i]) * (static_cast<double>(a[i]) - b[i]);
+      norm += static_cast<double>(a[i]) * a[i];
+    }
+    CHECK(diff > 0);
+    CHECK(std::sqrt(diff / norm) < bound);
+  }
+}
+
+TEST_CASE("kv sharing: a saved session goes on where it was") {
+  for (const qllm::OpenOptions& options : devices_and_formats()) {
+    CAPTURE(options.device);
+    CAPTURE(options.kv_format);
     const qllm::test::TempDir dir;
     const std::string path = dir.path() / "session";
     auto prompt = ids(150, 8);
