@@ -9,10 +9,12 @@
 
 #include <chrono>
 #include <cstring>
+#include <exception>
 #include <iostream>
 #include <random>
 
 #include "bandwidth.h"
+#include "cpu_backend.h"
 #include "kernels/vec.h"
 #include "kv_layout.h"
 #include "ops/attention_run.h"
@@ -222,13 +224,6 @@ void print_table(const Shape& s, Isa isa, const std::vector<Result>& results) {
   }
 }
 
-Isa isa_by_name(const std::string& name) {
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni, Isa::amx}) {
-    if (isa_name(isa) == name && isa_available(isa)) return isa;
-  }
-  return best_isa();
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -246,25 +241,32 @@ int main(int argc, char** argv) {
   app.add_option("--prefill", shape.tokens, "tokens of each sequence in the step; 1: decode")
       ->capture_default_str();
   app.add_option("--window", shape.window, "tokens seen; 0: all")->capture_default_str();
-  app.add_option("--megabytes", shape.megabytes, "of cache, all layers")->capture_default_str();
+  app.add_option("--megabytes", shape.megabytes, "of cache, all layers; 64 at least")
+      ->capture_default_str()
+      ->check(CLI::Range(int64_t{64}, int64_t{1} << 24));
   app.add_option("--format", format, "bf16 or int8; both where it is not given")
       ->check(CLI::IsMember({"bf16", "int8"}));
   app.add_option("--isa", isa, "kernel tier; the best where it is not given");
   CLI11_PARSE(app, argc, argv);
   if (shape.kv_heads < 1 || shape.heads % shape.kv_heads != 0 || shape.batch < 1 ||
-      shape.tokens < 1 || shape.context < shape.tokens || shape.megabytes < 1) {
+      shape.tokens < 1 || shape.context < shape.tokens) {
     std::cerr << "attention: heads must divide by KV heads, the context hold the tokens\n";
     return 2;
   }
-  std::vector<Result> results;
-  const int most = static_cast<int>(Topology::detect({})->workers().size());
-  for (const int threads : bench::worker_counts(flags, most)) {
-    for (const KvFormat f : {KvFormat::bf16, KvFormat::int8}) {
-      if (!format.empty() && format != name_of(f)) continue;
-      results.push_back(measure(shape, f, threads, isa_by_name(isa), flags.repeat));
+  try {
+    std::vector<Result> results;
+    const int most = static_cast<int>(Topology::detect({})->workers().size());
+    for (const int threads : bench::worker_counts(flags, most)) {
+      for (const KvFormat f : {KvFormat::bf16, KvFormat::int8}) {
+        if (!format.empty() && format != name_of(f)) continue;
+        results.push_back(measure(shape, f, threads, choose_isa(isa), flags.repeat));
+      }
     }
+    flags.json ? print_json(shape, choose_isa(isa), results)
+               : print_table(shape, choose_isa(isa), results);
+  } catch (const std::exception& e) {
+    std::cerr << "attention: error: " << e.what() << "\n";
+    return 1;
   }
-  flags.json ? print_json(shape, isa_by_name(isa), results)
-             : print_table(shape, isa_by_name(isa), results);
   return 0;
 }

@@ -27,6 +27,8 @@ namespace {
 constexpr Isa kTiers[] = {Isa::amx, Isa::avx512vnni, Isa::avxvnni, Isa::avx2,
                           Isa::scalar};  // best first
 
+}  // namespace
+
 Isa choose_isa(const std::string& name) {
   if (name.empty()) return best_isa();
   for (Isa isa : kTiers) {
@@ -39,6 +41,8 @@ Isa choose_isa(const std::string& name) {
   fail(ErrorCode::invalid_argument,
        "isa {}: known tiers are scalar, avx2, avxvnni, avx512vnni, amx", name);
 }
+
+namespace {
 
 std::vector<KernelChoice> kernel_choices(Isa isa, bool onednn) {
   std::vector<KernelChoice> choices;

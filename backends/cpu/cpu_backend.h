@@ -2,13 +2,19 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "backend/backend.h"
+#include "kernels/dot.h"
 
 namespace qllm::cpu {
 
+/// The tier of that name, the best of this machine where it is empty. Throws invalid_argument for
+/// an unknown name, unsupported for a tier that the machine lacks.
+Isa choose_isa(const std::string& name);
+
 /// Throws invalid_argument for an unknown tier or CPU list, unsupported for a tier that the machine
-/// lacks or a scheme other than int8.
+/// lacks or the scheme fp32.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
 }  // namespace qllm::cpu
