@@ -69,8 +69,11 @@ class Bench {
  private:
   void start_at_depth(Session& session) {
     throw_if_interrupted();
-    session.reset();
-    if (!depth_.empty()) session.prefill(depth_);
+    if (session.position() < lengths_.depth) {
+      session.reset();
+      session.prefill(depth_);
+    }
+    session.truncate(lengths_.depth);
     throw_if_interrupted();
   }
 

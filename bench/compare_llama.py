@@ -40,6 +40,7 @@ def arguments():
     p.add_argument("--prompt", type=int, default=512, help="tokens of prefill (default %(default)s)")
     p.add_argument("--gen", type=int, default=64, help="tokens of decode (default %(default)s)")
     p.add_argument("--depth", type=int, default=0, help="tokens of context before what is timed (default %(default)s)")
+    p.add_argument("--only", choices=PHASES, help="theirs runs this phase alone: behind a long context the other doubles the time")
     p.add_argument("--peer", action="append", default=[], metavar="NAME=COMMAND")
     p.add_argument("--rounds", type=int, default=5, help="(default %(default)s)")
     p.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default %(default)s)")
@@ -86,8 +87,10 @@ def ours_once(args, samples):
 def theirs_once(args, files, samples):
     """Runs llama-bench on each file; returns its commit."""
     commit = ""
+    prompt = 0 if args.only == "decode" else args.prompt
+    gen = 0 if args.only == "prefill" else args.gen
     for file in files:
-        for test in run_json([args.llama_bench, "-m", file, "-p", args.prompt, "-n", args.gen, "-r", 1, "-t",
+        for test in run_json([args.llama_bench, "-m", file, "-p", prompt, "-n", gen, "-r", 1, "-t",
                               args.threads, *(["-d", args.depth] if args.depth else []), "-fa", "0,1", "-o", "json"]):
             name = f"llama.cpp {file.name}{' -fa' if int(test['flash_attn']) > 0 else ''}"
             phase = "prefill" if test["n_prompt"] else "decode"
@@ -116,7 +119,7 @@ def summarize(samples, commit, args):
         summary["results"].setdefault(name, {})[key] = {
             "median": statistics.median(values), "min": min(values), "max": max(values)}
     theirs = {n: r for n, r in summary["results"].items() if n != "qllm"}
-    for phase in PHASES:
+    for phase in [args.only] if args.only else PHASES:
         best = max((n for n in theirs if phase in theirs[n]), key=lambda n: theirs[n][phase]["median"])
         summary[phase] = {"best_of_theirs": best, "theirs": theirs[best][phase]["median"]}
         if "qllm" in summary["results"]:
@@ -132,7 +135,7 @@ def print_table(s):
         cell = lambda x: f"{x['median']:.1f} ({x['min']:.1f}-{x['max']:.1f})" if x else "-"
         print(f"{name:52} {cell(r.get('prefill')):>28} {cell(r.get('decode')):>28}")
     for phase in PHASES:
-        if "ratio" in s[phase]:
+        if "ratio" in s.get(phase, {}):
             print(f"{phase}: ours / best of theirs = {s[phase]['ratio']:.2f}   ({s[phase]['best_of_theirs']})")
     if "qllm" in s["results"]:
         r = s["results"]["qllm"]

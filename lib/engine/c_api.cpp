@@ -319,6 +319,13 @@ qllm_status qllm_session_reset(qllm_session* session, qllm_error* error) {
   });
 }
 
+qllm_status qllm_session_truncate(qllm_session* session, int64_t position, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(session, "session");
+    session->session.truncate(position);
+  });
+}
+
 void qllm_session_cancel(qllm_session* session) {
   if (session != nullptr) session->session.cancel();
 }

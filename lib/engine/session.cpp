@@ -49,7 +49,11 @@ class SessionImpl {
 
   ModelImpl& model() const { return *model_; }
   const KvCache& kv() const { return *kv_; }
-  void reset() { kv_->truncate(0); }
+  void truncate(int64_t position) {
+    require(position >= 0 && position <= kv_->length(), ErrorCode::invalid_argument,
+            "truncate to {} tokens: the session holds {}", position, kv_->length());
+    kv_->truncate(position);
+  }
   void save(const std::string& path) const { save_sequence(path, model_->owner(), *kv_); }
   void restore(const std::string& path) {
     // What the session held stays unless all of the file is good.
@@ -197,7 +201,7 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
 
 void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn& on_logits) {
   check_ids(ids);
-  reset();
+  kv_->truncate(0);
   const int64_t vocab = model_->config.vocab_size;
   const int64_t most = model_->limits.max_outputs;
   std::vector<float> logits(static_cast<size_t>(most * vocab));
@@ -280,7 +284,8 @@ std::vector<int32_t> Session::tokens() const {
 }
 int64_t Session::position() const { return impl_->kv().length(); }
 int64_t Session::max_context() const { return impl_->kv().capacity(); }
-void Session::reset() { impl_->reset(); }
+void Session::reset() { impl_->truncate(0); }
+void Session::truncate(int64_t position) { impl_->truncate(position); }
 void Session::cancel() noexcept { impl_->cancel(); }
 
 }  // namespace qllm

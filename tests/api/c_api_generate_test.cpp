@@ -98,6 +98,22 @@ TEST_CASE("c api: greedy text is the same twice and is told in full") {
   CHECK(second.result.reused_tokens == 0);
 }
 
+TEST_CASE("c api: a text cut back to its prompt goes on as before") {
+  const Tiny tiny;
+  const Generated first = generate(tiny.session, "Hello world", greedy(24));
+  REQUIRE_MESSAGE(first.status == QLLM_OK, first.error.message);
+  const int64_t end = qllm_session_position(tiny.session);
+  qllm_error error{};
+  CHECK(qllm_session_truncate(tiny.session, end + 1, &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_truncate(tiny.session, -1, &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_session_position(tiny.session) == end);
+  REQUIRE(qllm_session_truncate(tiny.session, first.result.prompt_tokens, &error) == QLLM_OK);
+  CHECK(qllm_session_position(tiny.session) == first.result.prompt_tokens);
+  const Generated second = generate(tiny.session, "Hello world", greedy(24));
+  CHECK(second.text == first.text);
+  CHECK(second.result.reused_tokens == first.result.prompt_tokens - 1);
+}
+
 TEST_CASE("c api: a seed repeats a sampled text, another seed does not") {
   const Tiny tiny;
   auto options = greedy(24);

@@ -121,6 +121,7 @@ TEST_CASE("c api: NULL is an invalid argument, not a crash") {
   CHECK(qllm_session_create(nullptr, 0, &session, nullptr) == bad);
   CHECK(qllm_session_create(model, 0, nullptr, nullptr) == bad);
   CHECK(qllm_session_reset(nullptr, nullptr) == bad);
+  CHECK(qllm_session_truncate(nullptr, 0, nullptr) == bad);
   CHECK(qllm_session_generate(nullptr, "a", 1, nullptr, nullptr, nullptr, nullptr, nullptr) == bad);
   CHECK(qllm_session_generate(session, nullptr, 1, nullptr, nullptr, nullptr, nullptr, nullptr) ==
         bad);

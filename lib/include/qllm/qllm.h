@@ -238,6 +238,11 @@ QLLM_API void qllm_session_destroy(qllm_session* session);
 /** Forgets all tokens. Fails with invalid_argument. */
 QLLM_API qllm_status qllm_session_reset(qllm_session* session, qllm_error* error);
 
+/** Forgets what lies behind the first `position` tokens. Fails with invalid_argument (below 0, or
+ * beyond qllm_session_position()); the session is then as before. */
+QLLM_API qllm_status qllm_session_truncate(qllm_session* session, int64_t position,
+                                           qllm_error* error);
+
 /** Stops a running generate at the next token. From any thread or a signal handler.
  * NULL is allowed. */
 QLLM_API void qllm_session_cancel(qllm_session* session);

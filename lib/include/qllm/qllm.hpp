@@ -248,6 +248,9 @@ class QLLM_API Session {
   int64_t position() const;             // how many
   int64_t max_context() const;
   void reset();  // forgets all
+  /// Forgets what lies behind the first `position` tokens, in no time: to answer again, to change
+  /// the end of a text. Throws invalid_argument beyond position() or below 0.
+  void truncate(int64_t position);
   /// Stops generate(), evaluate() or prefill() at the next step, from any thread or a signal
   /// handler; said while none runs, it stops the next one.
   void cancel() noexcept;
