@@ -16,6 +16,7 @@
 #include "kernels/dot.h"
 #include "kernels/vec.h"
 #include "onednn/onednn_linear.h"
+#include "pack_linear.h"
 #include "peak.h"
 #include "plan.h"
 #include "topology.h"
@@ -97,15 +98,26 @@ class CpuBackend final : public Backend {
   std::shared_ptr<const Weights> load(const Graph& graph,
                                       std::shared_ptr<const TensorSource> source,
                                       const ProgressFn& progress) override {
-    auto weights = std::make_shared<CpuWeights>(graph, options_.scheme, std::move(source), pool_,
-                                                *topology_, vec_, options_.large_pages, progress);
+    LoadContext context{&pool_, topology_.get(), &vec_, options_.memory, {}};
+    context.shard_memory.large_pages = options_.large_pages;
+    context.shard_memory.hugetlb = options_.memory == MemoryMode::hugetlb;
+    context.shard_memory.lock = options_.lock_memory;
+    context.shard_memory.log = options_.log;
+    auto weights =
+        std::make_shared<CpuWeights>(graph, options_.scheme, std::move(source), context, progress);
     if (options_.log) {
-      options_.log(
-          LogLevel::info,
-          fmt::format("cpu: {} MiB of weights packed for {} workers, {} MiB on large pages",
-                      weights->bytes() >> 20, pool_.count(), weights->large_page_bytes() >> 20));
+      options_.log(LogLevel::info,
+                   fmt::format("cpu: {} MiB of weights for {} workers, memory {}, {} MiB of it on "
+                               "large pages",
+                               weights->bytes() >> 20, pool_.count(), weights->memory(),
+                               weights->large_page_bytes() >> 20));
     }
     return weights;
+  }
+
+  void pack(const Weight& weight, const PackedLayout& layout, const TensorSource& source,
+            const PackFn& take) override {
+    pack_linear(weight, layout, source, vec_, pool_, take);
   }
 
   int64_t kv_block_bytes(const KvShape& shape) const override {

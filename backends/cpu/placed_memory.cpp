@@ -19,7 +19,22 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr size_t kLargePage = size_t{2} << 20;
 
-size_t mapped_bytes(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+size_t mapped_bytes(size_t bytes, size_t page = kPage) { return (bytes + page - 1) / page * page; }
+
+/// Explicit large pages for [bytes], all there and on the slot's node, or null: pages that are
+/// missing when they are first touched would end the process.
+void* map_hugetlb(size_t bytes, const PlacementOptions& options) {
+  constexpr int kTwoMiB = 21 << 26;   // MAP_HUGE_2MB
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, Linux 5.14
+  const size_t size = mapped_bytes(bytes, kLargePage);
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | kTwoMiB;
+  void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  if (options.topology != nullptr) options.topology->bind_memory(p, size, options.slot);
+  if (madvise(p, size, kPopulateWrite) == 0) return p;
+  munmap(p, size);
+  return nullptr;
+}
 
 // Anonymous zeroed pages at a multiple of `alignment`, or null.
 void* map_aligned(size_t bytes, size_t alignment, bool reserve_only) {
@@ -58,6 +73,12 @@ PlacedBuffer::PlacedBuffer(size_t bytes, const PlacementOptions& options) {
   // Above this, rounding up and the slack for alignment could overflow.
   constexpr size_t kMost = std::numeric_limits<ptrdiff_t>::max() - 2 * kLargePage;
   const size_t alignment = bytes >= kLargePage ? kLargePage : kPage;
+  if (options.hugetlb && bytes >= kLargePage && bytes <= kMost) {
+    data_ = map_hugetlb(bytes, options);
+    bytes_ = data_ != nullptr ? bytes : 0;
+    hugetlb_ = data_ != nullptr;
+    if (hugetlb_) return;
+  }
   void* const p =
       bytes <= kMost ? map_aligned(mapped_bytes(bytes), alignment, options.reserve_only) : nullptr;
   require(p != nullptr, ErrorCode::out_of_memory, "memory: cannot map {} bytes", bytes);
@@ -71,16 +92,19 @@ PlacedBuffer::PlacedBuffer(size_t bytes, const PlacementOptions& options) {
 }
 
 PlacedBuffer::~PlacedBuffer() {
-  if (data_ != nullptr) munmap(data_, mapped_bytes(bytes_));
+  if (data_ != nullptr) munmap(data_, mapped_bytes(bytes_, hugetlb_ ? kLargePage : kPage));
 }
 
 PlacedBuffer::PlacedBuffer(PlacedBuffer&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), bytes_(std::exchange(other.bytes_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      hugetlb_(std::exchange(other.hugetlb_, false)) {}
 
 PlacedBuffer& PlacedBuffer::operator=(PlacedBuffer&& other) noexcept {
   PlacedBuffer taken(std::move(other));  // unmaps what this one held
   std::swap(data_, taken.data_);
   std::swap(bytes_, taken.bytes_);
+  std::swap(hugetlb_, taken.hugetlb_);
   return *this;
 }
 

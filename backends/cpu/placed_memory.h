@@ -14,6 +14,7 @@ struct PlacementOptions {
   const Topology* topology = nullptr;  // null: no binding
   WorkerSlot slot;
   bool reserve_only = false;  // much of it may never be touched: MAP_NORESERVE
+  bool hugetlb = false;       // first try MAP_HUGETLB, from one large page up
 };
 
 /// Zeroed, aligned to 2 MiB from one large page up, to 4096 below. Move-only; unmaps itself.
@@ -28,6 +29,8 @@ class PlacedBuffer {
 
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
+  /// Whether it lies on explicit large pages.
+  bool on_hugetlb() const { return hugetlb_; }
   template <typename T>
   T* as() const {
     return static_cast<T*>(data_);
@@ -36,6 +39,7 @@ class PlacedBuffer {
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  bool hugetlb_ = false;
 };
 
 /// Bytes of [p, p+bytes) that lie on large pages, from /proc/self/smaps; -1 where it cannot be

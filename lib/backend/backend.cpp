@@ -1,12 +1,35 @@
 #include "backend/backend.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/error.h"
 #include "core/math.h"
 
 namespace qllm {
+namespace {
+
+constexpr std::array<std::string_view, 4> kMemoryModes = {"auto", "map", "copy", "hugetlb"};
+
+}  // namespace
+
+MemoryMode parse_memory_mode(std::string_view name) {
+  const auto* it = std::find(kMemoryModes.begin(), kMemoryModes.end(), name);
+  require(it != kMemoryModes.end(), ErrorCode::invalid_argument,
+          "memory {}: expected auto, map, copy or hugetlb", name);
+  return static_cast<MemoryMode>(it - kMemoryModes.begin());
+}
+
+std::string to_string(MemoryMode mode) {
+  return std::string(kMemoryModes.at(static_cast<size_t>(mode)));
+}
+
+void Backend::pack(const Weight& weight, const PackedLayout& /*layout*/,
+                   const TensorSource& /*source*/, const PackFn& /*take*/) {
+  fail(ErrorCode::unsupported, "weight {}: this device has no packed form; the cpu has",
+       weight.name);
+}
 
 void TensorSource::read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const {
   static_cast<void>(row);

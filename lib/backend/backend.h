@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/kv_cache.h"
@@ -19,6 +21,10 @@
 #include "quant/scheme.h"
 
 namespace qllm {
+
+struct PackedLinear;
+struct PackedLayout;
+struct PackedBlock;
 
 /// The tensors of a model, by name and row, as float32. Implementations are safe to call from
 /// several threads at once.
@@ -36,6 +42,12 @@ class TensorSource {
   }
   /// One row as it stands on grid(tensor). Precondition: it has one.
   virtual void read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const;
+  /// A linear of the graph, by the weight's name, as it was packed before (packed_linear.h), or
+  /// null: then it is made from rows.
+  virtual const PackedLinear* packed(const std::string& weight) const {
+    static_cast<void>(weight);
+    return nullptr;
+  }
 };
 
 /// How the 64 outputs of `weight` from `row` (a multiple of 64) on are stored under a scheme. All
@@ -53,6 +65,18 @@ void read_weight_rows(const TensorSource& source, const Weight& weight, int64_t 
 /// All elements of a `vector` weight, its parts laid end to end, out [weight.k].
 void read_weight_vector(const TensorSource& source, const Weight& weight, float* out);
 
+/// Where weights lie.
+enum class MemoryMode : uint8_t {
+  automatic,  ///< map where the file is packed and all workers share a node, else copy
+  map,        ///< packed weights stay where the file is mapped; others are copied
+  copy,       ///< each worker's weights in its own memory, on large pages where given
+  hugetlb,    ///< the same on the large pages that the administrator set aside
+};
+
+/// "auto", "map", "copy", "hugetlb". Throws invalid_argument, naming what there is.
+MemoryMode parse_memory_mode(std::string_view name);
+std::string to_string(MemoryMode mode);
+
 struct BackendOptions {
   int threads = 0;   // workers; 0: one per physical core that the process may use
   std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use
@@ -61,6 +85,8 @@ struct BackendOptions {
   KvFormat kv_format = KvFormat::bf16;  // the reference emulates int8, and holds bf16 as float32
   bool kv_as_bf16 = false;              // reference only: bf16 is rounded to what the cpu stores
   bool large_pages = true;              // ask for transparent large pages for weights and KV
+  MemoryMode memory = MemoryMode::automatic;  // cpu only
+  bool lock_memory = false;                   // cpu only: weights are locked (mlock)
   LogFn log;
 };
 
@@ -105,6 +131,8 @@ class Weights {
   virtual int64_t bytes() const = 0;
   /// Bytes that one decode step of one token reads (linears with scales, norms, one table row).
   virtual int64_t bytes_per_step() const = 0;
+  /// How they lie: "map", "copy", "hugetlb"; empty where that means nothing.
+  virtual std::string memory() const { return {}; }
 };
 
 /// What a backend found and chose: for `qllm info` and logs.
@@ -129,6 +157,13 @@ class Backend {
   virtual std::shared_ptr<const Weights> load(const Graph& graph,
                                               std::shared_ptr<const TensorSource> source,
                                               const ProgressFn& progress) = 0;
+  /// Receives blocks of a linear, from several threads at once, in no order; may throw. The view
+  /// holds during the call.
+  using PackFn = std::function<void(const PackedBlock&)>;
+  /// Quantizes and packs one linear as `layout` says, all workers together. Throws what the source
+  /// and `take` throw; unsupported where the backend has no packed form.
+  virtual void pack(const Weight& weight, const PackedLayout& layout, const TensorSource& source,
+                    const PackFn& take);
   /// Bytes of one block of keys and values.
   virtual int64_t kv_block_bytes(const KvShape& shape) const = 0;
   /// Reserves memory for the keys and values of many sequences; it is taken only as blocks are
