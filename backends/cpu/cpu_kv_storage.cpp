@@ -118,6 +118,7 @@ void CpuKvStorage::write(int32_t block, std::span<const std::byte> in) noexcept 
   const std::byte* from = in.data();
   for_each_head(block, [&](std::byte* p) {
     std::memcpy(p, from, static_cast<size_t>(head_bytes_));
+    make_kv_values_finite(format_, shape_.head_dim, p);
     from += head_bytes_;
   });
 }

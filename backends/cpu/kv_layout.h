@@ -67,12 +67,20 @@ constexpr bool kv_turns_keys(KvFormat format, int64_t head_dim) {
 }
 
 /// Writes the key, or the value, of one token: x [head_dim], 0 <= token < 64, head the begin of the
-/// (block, layer, KV head). A block begins as zeros: what a token's unit holds beside it is
-/// multiplied by zero where it is not seen, and must be a number. head_dim at most kMaxHeadDim.
-/// Allocates nothing. Tokens may be written by several threads.
+/// (block, layer, KV head). head_dim at most kMaxHeadDim. Allocates nothing. Tokens may be written
+/// by several threads.
+///
+/// Attention multiplies values of tokens that a row does not see by zero, so **a block never holds
+/// a value that is infinite or NaN**, whatever tokens it holds or held: it begins as zeros, values
+/// are written as finite ones, and what comes from outside is made so. Scores of such tokens are
+/// left out by selection: keys may be anything.
 void write_kv_key(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
                   int64_t token, std::byte* head) noexcept;
 void write_kv_value(const VecKernels& vec, KvFormat format, int64_t head_dim, const float* x,
                     int64_t token, std::byte* head) noexcept;
+
+/// For bytes from outside: values that are no finite numbers, or in int8 their scales, as they
+/// would have been written. `head`: the begin of a (block, layer, KV head).
+void make_kv_values_finite(KvFormat format, int64_t head_dim, std::byte* head) noexcept;
 
 }  // namespace qllm::cpu

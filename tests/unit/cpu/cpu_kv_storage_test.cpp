@@ -100,7 +100,7 @@ TEST_CASE("cpu kv storage: blocks are opened, copied, read and written whole") {
   CpuKvStorage storage({2, 3, 16}, KvFormat::bf16, 3, *topology, false);
   const auto size = static_cast<size_t>(storage.block_bytes());
   std::vector<std::byte> in(size), out(size);
-  for (size_t i = 0; i < size; ++i) in[i] = static_cast<std::byte>(i * 31 + i / 256);
+  for (size_t i = 0; i < size; ++i) in[i] = static_cast<std::byte>((i * 31 + i / 256) % 64);
   storage.open(1, true);
   storage.read(1, out);
   CHECK(out == std::vector<std::byte>(size));
@@ -114,6 +114,25 @@ TEST_CASE("cpu kv storage: blocks are opened, copied, read and written whole") {
   CHECK(out == in);
   storage.read(1, out);
   CHECK(out == std::vector<std::byte>(size));
+}
+
+TEST_CASE("cpu kv storage: what is written from outside holds no values that are no numbers") {
+  const auto topology = Topology::detect({});
+  const KvShape shape{2, 3, 16};
+  for (const KvFormat format : {KvFormat::bf16, KvFormat::int8}) {
+    CpuKvStorage storage(shape, format, 1, *topology, false);
+    storage.open(0, true);
+    const auto size = static_cast<size_t>(storage.block_bytes());
+    storage.write(0, std::vector<std::byte>(size, std::byte{0xff}));
+    const auto bytes = static_cast<size_t>(kv_head_bytes(format, shape.head_dim));
+    std::vector<std::byte> expected(bytes, std::byte{0xff});
+    make_kv_values_finite(format, shape.head_dim, expected.data());
+    for (int64_t layer = 0; layer < shape.n_layers; ++layer) {
+      for (int64_t h = 0; h < shape.n_kv_heads; ++h) {
+        CHECK(std::memcmp(storage.head(0, layer, h), expected.data(), bytes) == 0);
+      }
+    }
+  }
 }
 
 TEST_CASE("cpu kv storage: heads lie on the nodes of the workers that read them") {

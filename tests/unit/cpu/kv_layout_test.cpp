@@ -97,3 +97,43 @@ TEST_CASE("kv layout: what is written lies where the equations say, on every tie
     }
   }
 }
+
+TEST_CASE("kv layout: a block never holds a value that is no finite number") {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  constexpr float kMax = std::numeric_limits<float>::max();  // rounds to infinity in bf16
+  const float nan = std::nanf("");
+  std::vector<float> x(24, 1.5F);
+  x[0] = nan, x[1] = kInf, x[2] = -kInf, x[3] = kMax, x[4] = -kMax;
+  const VecKernels& vec = vec_kernels(Isa::scalar);
+  std::vector<std::byte> head(static_cast<size_t>(kv_head_bytes(KvFormat::bf16, 24)));
+  const auto stored = [&](int64_t t, int64_t d) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, head.data() + kv_v_offset(KvFormat::bf16, 24, t, d), 2);
+    return bfloat_to_float(bits);
+  };
+  write_kv_value(vec, KvFormat::bf16, 24, x.data(), 7, head.data());
+  const float largest = bfloat_to_float(0x7f7f);
+  const float expected[] = {0.0F, largest, -largest, largest, -largest, 1.5F};
+  for (int64_t d = 0; d < 6; ++d) CHECK(stored(7, d) == expected[d]);
+
+  // Bytes from outside, all of them no numbers.
+  std::fill(head.begin(), head.end(), std::byte{0xff});
+  make_kv_values_finite(KvFormat::bf16, 24, head.data());
+  for (int64_t t = 0; t < kKvBlockTokens; ++t) {
+    for (int64_t d = 0; d < 32; ++d) REQUIRE(stored(t, d) == 0.0F);
+  }
+  std::vector<std::byte> int8(static_cast<size_t>(kv_head_bytes(KvFormat::int8, 24)));
+  const std::vector<std::byte> codes = int8;
+  for (int64_t t = 0; t < kKvBlockTokens; ++t) {
+    const float scale = t % 3 == 0 ? nan : t % 3 == 1 ? -kInf : 0.25F;
+    std::memcpy(int8.data() + kv_scale_offset(24, t, true), &scale, sizeof scale);
+  }
+  make_kv_values_finite(KvFormat::int8, 24, int8.data());
+  for (int64_t t = 0; t < kKvBlockTokens; ++t) {
+    float scale = 1;
+    std::memcpy(&scale, int8.data() + kv_scale_offset(24, t, true), sizeof scale);
+    CHECK(scale == (t % 3 == 2 ? 0.25F : 0.0F));
+  }
+  CHECK(std::memcmp(int8.data(), codes.data(), static_cast<size_t>(kv_scale_offset(24, 0, true))) ==
+        0);
+}
