@@ -62,6 +62,7 @@ struct AttendTile {
   AttendScratch scratch;
   AttendPartial partial;
 
+  bool begins_token(int64_t row) const { return (row0 + row) % group == 0; }
   int64_t last_seen(int64_t row) const { return position + (row0 + row) / group; }
   int64_t first_seen(int64_t row) const {
     const int64_t first = last_seen(row) + 1 - window;
@@ -88,7 +89,8 @@ struct AttendTable {
   AttendKernels int8;
 };
 
-/// The table of a tier. Precondition: isa_available(isa). amx shares avx512vnni's.
+/// The table of a tier. Precondition: isa_available(isa). Of amx without AMX-BF16 the kernels for
+/// bf16 are those of avx512vnni.
 const AttendTable& attend_table(Isa isa);
 
 }  // namespace qllm::cpu

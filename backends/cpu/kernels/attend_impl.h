@@ -102,22 +102,10 @@ struct AttendImpl {
 
   static void block(const AttendTile& t, const std::byte* kv, const std::byte* next,
                     int64_t first) noexcept {
-    const int64_t part = padded(t) * kTokenUnits * 4;
     AttendBlock b;
-    b.k = kv;
-    b.v = kv + part;
-    b.k_scale = reinterpret_cast<const float*>(kv + 2 * part);
-    b.v_scale = b.k_scale + kAttendBlock;
-    b.ahead = next != nullptr ? next - kv : 0;
-    b.begin = clamp(t.first_seen(0) - first);
-    b.end = clamp(t.last_seen(t.rows - 1) + 1 - first);
-    if (b.begin >= b.end) return;
-    b.whole = t.first_seen(t.rows - 1) <= first && t.last_seen(0) >= first + kAttendBlock - 1;
-    if constexpr (kInt8) {
-      for (int64_t i = 0; i < 2 * kAttendBlock * 4; i += kAttendLine) prefetch(kv, 2 * part + i, b);
-    }
+    if (!open(t, kv, next, first, &b)) return;
     for_row_tiles<ScoreTile>(t, b);
-    b.whole ? weigh<true>(t, b, first) : weigh<false>(t, b, first);
+    weigh(t, b, first);
     for_row_tiles<ValueTile>(t, b);
   }
 
@@ -150,6 +138,34 @@ struct AttendImpl {
   }
 
   static constexpr AttendKernels table() { return {&begin, &block, &merge, &finish}; }
+
+  // Parts, for tiers that multiply otherwise.
+
+  /// Where the parts of a block lie and which tokens are seen; false where none is.
+  static bool open(const AttendTile& t, const std::byte* kv, const std::byte* next, int64_t first,
+                   AttendBlock* b) {
+    const int64_t part = padded(t) * kTokenUnits * 4;
+    b->k = kv;
+    b->v = kv + part;
+    b->k_scale = reinterpret_cast<const float*>(kv + 2 * part);
+    b->v_scale = b->k_scale + kAttendBlock;
+    b->ahead = next != nullptr ? next - kv : 0;
+    b->begin = clamp(t.first_seen(0) - first);
+    b->end = clamp(t.last_seen(t.rows - 1) + 1 - first);
+    b->whole = t.first_seen(t.rows - 1) <= first && t.last_seen(0) >= first + kAttendBlock - 1;
+    if (b->begin >= b->end) return false;
+    if constexpr (kInt8) {
+      for (int64_t i = 0; i < 2 * kAttendBlock * 4; i += kAttendLine) {
+        prefetch(kv, 2 * part + i, *b);
+      }
+    }
+    return true;
+  }
+
+  /// Scores into weights of V.
+  static void weigh(const AttendTile& t, const AttendBlock& b, int64_t first) {
+    b.whole ? weigh_rows<true>(t, b, first) : weigh_rows<false>(t, b, first);
+  }
 
  private:
   static int64_t clamp(int64_t token) {
@@ -346,37 +362,43 @@ struct AttendImpl {
   /// own scores; what brings the block and all before it to one maximum is found beside. Rows go
   /// through each pass together: one alone would wait for its maximum, then for its exponentials.
   template <bool kWhole>
-  static void weigh(const AttendTile& t, const AttendBlock& b, int64_t first) {
-    const float unit = kInt8 ? scale_values<kWhole>(t, b) : 1.0F;
+  static void weigh_rows(const AttendTile& t, const AttendBlock& b, int64_t first) {
     for (int64_t r = 0; r < t.rows; ++r) {
       if (t.softcap > 0.0F) cap_scores(t, r);
       find_maximum<kWhole>(t, r, first);
     }
-    for (int64_t r = 0; r < t.rows; ++r) exponentials<kWhole>(t, r, first);
+    float unit = 1.0F;
+    for (int64_t r = 0; r < t.rows; ++r) {
+      if constexpr (kInt8) {
+        // By what the row's own token sees: what stands behind it is not its business.
+        if (r == 0 || (!kWhole && t.begins_token(r))) unit = scale_values<kWhole>(t, b, r, first);
+        t.scratch.weight_scale[r] = unit;
+      }
+      exponentials<kWhole>(t, r, first);
+    }
     for (int64_t r = 0; r < t.rows; r += Ops::kLanes) {
       const F old = Ops::load(t.partial.max + r);
       const F top = Ops::load(t.scratch.top + r);
       const F now = Ops::max(old, top);
       const F factor = attend_exp2<Ops>(Ops::sub(old, now));
-      const F scale = attend_exp2<Ops>(Ops::sub(top, now));
+      F scale = attend_exp2<Ops>(Ops::sub(top, now));
       const F sum = Ops::mul(Ops::load(t.partial.sum + r), factor);
       Ops::store(t.partial.sum + r, Ops::fma(Ops::load(t.scratch.sum + r), scale, sum));
       Ops::store(t.partial.max + r, now);
       Ops::store(t.scratch.factor + r, factor);
-      Ops::store(t.scratch.weight_scale + r, Ops::mul(scale, Ops::set(unit)));
+      if constexpr (kInt8) scale = Ops::mul(scale, Ops::load(t.scratch.weight_scale + r));
+      Ops::store(t.scratch.weight_scale + r, scale);
     }
   }
 
-  /// The block's scales of V, of tokens that any row sees, over a 32767th of their largest, which
-  /// is returned: times a weight of at most 1 they are 16-bit values.
+  /// The block's scales of V, of tokens that row r sees, over a 32767th of their largest, which is
+  /// returned: times a weight of at most 1 they are 16-bit values.
   template <bool kWhole>
-  static float scale_values(const AttendTile& t, const AttendBlock& b) {
+  static float scale_values(const AttendTile& t, const AttendBlock& b, int64_t r, int64_t first) {
     float* scale = t.scratch.v_scale;
-    const F lo = Ops::set(static_cast<float>(b.begin));
-    const F hi = Ops::set(static_cast<float>(b.end));
     for (int64_t i = 0; i < kAttendBlock; i += Ops::kLanes) {
       F x = Ops::load(b.v_scale + i);
-      if constexpr (!kWhole) x = Ops::select(index_of(i), lo, hi, x, Ops::set(0.0F));
+      if constexpr (!kWhole) x = Seen(t, r, first).select(i, x, 0.0F);
       Ops::store(scale + i, x);
     }
     const float top = attend_largest<Ops>(scale, kAttendBlock);

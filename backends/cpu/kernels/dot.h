@@ -45,6 +45,9 @@ std::span<const DotKernel> dot_kernels();
 /// the kernel, once, for permission to use the tiles in this process (arch_prctl).
 bool isa_available(Isa isa);
 
+/// Whether the tier amx, if available, has AMX-BF16 besides.
+bool amx_bf16_available();
+
 /// The best available tier.
 Isa best_isa();
 

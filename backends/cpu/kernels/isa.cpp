@@ -39,6 +39,7 @@ struct Tiers {
   bool avxvnni = false;
   bool avx512vnni = false;
   bool amx = false;
+  bool amx_bf16 = false;
 };
 
 /// The eight tiles of 16 rows x 64 bytes that the kernels are written for (leaf 0x1D, palette 1).
@@ -75,7 +76,13 @@ Tiers detect() {
                      all_bits(xcr0, 0xE6);  // + opmask, upper halves of ZMM0-15, ZMM16-31
   tiers.amx = tiers.avx512vnni && all_bits(l7.edx, bit(24) | bit(25)) &&  // AMX-TILE, AMX-INT8
               all_bits(xcr0, 0x60000) && has_palette_1() && tiles_permitted();
+  tiers.amx_bf16 = tiers.amx && (l7.edx & bit(22)) != 0;
   return tiers;
+}
+
+const Tiers& tiers() {
+  static const Tiers found = detect();
+  return found;
 }
 
 }  // namespace
@@ -97,21 +104,22 @@ std::string_view isa_name(Isa isa) {
 }
 
 bool isa_available(Isa isa) {
-  static const Tiers tiers = detect();
   switch (isa) {
     case Isa::scalar:
       return true;
     case Isa::avx2:
-      return tiers.avx2;
+      return tiers().avx2;
     case Isa::avxvnni:
-      return tiers.avxvnni;
+      return tiers().avxvnni;
     case Isa::avx512vnni:
-      return tiers.avx512vnni;
+      return tiers().avx512vnni;
     case Isa::amx:
-      return tiers.amx;
+      return tiers().amx;
   }
   return false;
 }
+
+bool amx_bf16_available() { return tiers().amx_bf16; }
 
 Isa best_isa() {
   for (const Isa isa : {Isa::amx, Isa::avx512vnni, Isa::avxvnni, Isa::avx2}) {

@@ -39,6 +39,10 @@ namespace avx512vnni {
 const VecKernels& vec_kernels() noexcept;
 const AttendTable& attend_table() noexcept;
 }  // namespace avx512vnni
+namespace amx {
+const AttendKernels& attend_bf16() noexcept;
+const AttendKernels& attend_int8() noexcept;
+}  // namespace amx
 
 namespace {
 
@@ -109,8 +113,12 @@ const VecKernels& vec_kernels(Isa isa) {
 }
 
 const AttendTable& attend_table(Isa isa) {
+  static const AttendTable amx_table = {
+      amx_bf16_available() ? amx::attend_bf16() : avx512vnni::attend_table().bf16,
+      amx::attend_int8()};
   switch (isa) {
     case Isa::amx:
+      return amx_table;
     case Isa::avx512vnni:
       return avx512vnni::attend_table();
     case Isa::avxvnni:

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -28,7 +29,14 @@ const AttendTable& attend_table() noexcept;
 namespace avx512vnni_emulated {
 const AttendTable& attend_table() noexcept;
 }
+namespace amx_emulated {
+const AttendKernels& attend_bf16() noexcept;
+const AttendKernels& attend_int8() noexcept;
+}  // namespace amx_emulated
 }  // namespace qllm::cpu
+namespace qllm::test {
+bool emulated_tiles_in_use();
+}
 #endif
 
 using namespace qllm;       // NOLINT
@@ -40,24 +48,27 @@ constexpr double kU = 0x1p-24;
 
 struct Tier {
   std::string name;
-  const AttendTable* table;
+  AttendTable table;
+  bool two_terms = false;  // in bf16: coefficients are parted into two
 };
 
 /// All tiers, the machine's own first; `emulated`: those in software too.
 std::vector<Tier> find_tiers(bool emulated) {
   std::vector<Tier> out;
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni}) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni, Isa::amx}) {
     if (isa_available(isa)) {
-      out.push_back({std::string(isa_name(isa)), &attend_table(isa)});
+      const bool two_terms = isa == Isa::amx && amx_bf16_available();
+      out.push_back({std::string(isa_name(isa)), attend_table(isa), two_terms});
     } else if (!emulated) {
       MESSAGE("[skipped] tier " << isa_name(isa) << " is not on this machine");
     }
   }
   if (!emulated) return out;
 #ifdef QLLM_EMULATED_KERNELS
-  out.push_back({"avx2 emulated", &avx2_emulated::attend_table()});
-  out.push_back({"avxvnni emulated", &avxvnni_emulated::attend_table()});
-  out.push_back({"avx512vnni emulated", &avx512vnni_emulated::attend_table()});
+  out.push_back({"avx2 emulated", avx2_emulated::attend_table()});
+  out.push_back({"avxvnni emulated", avxvnni_emulated::attend_table()});
+  out.push_back({"avx512vnni emulated", avx512vnni_emulated::attend_table()});
+  out.push_back({"amx emulated", {amx_emulated::attend_bf16(), amx_emulated::attend_int8()}, true});
 #else
   MESSAGE("[skipped] emulated tiers: no SIMDe");
 #endif
@@ -102,9 +113,24 @@ struct Cache {
       for (float& v : x) v = normal(random) * static_cast<float>(1 + t % 3);
       write_kv_value(vec, format, head_dim, x.data(), t % 64, head);
     }
+    for (int64_t t = c.length(); t % 64 != 0; ++t) write_broken(vec, t);
   }
 
-  /// Numbers, large ones: what a sequence that was cut off may have left behind its end.
+  /// What a sequence that was cut off may have left behind its end: no numbers, large ones.
+  void write_broken(const VecKernels& vec, int64_t t) {
+    constexpr float kNone[] = {std::numeric_limits<float>::quiet_NaN(),
+                               std::numeric_limits<float>::infinity(),
+                               -std::numeric_limits<float>::infinity(), 1e38F};
+    std::vector<float> x(static_cast<size_t>(head_dim));
+    for (size_t d = 0; d < x.size(); ++d) x[d] = kNone[(static_cast<size_t>(t) + d) % 4];
+    std::byte* head = blocks.back().data();
+    write_kv_key(vec, format, head_dim, x.data(), t % 64, head);
+    write_kv_value(vec, format, head_dim, x.data(), t % 64, head);
+    if (format == KvFormat::bf16) return;
+    std::memcpy(head + kv_scale_offset(head_dim, t % 64, false), kNone, 4);
+  }
+
+  /// Numbers, large ones.
   void add_block() {
     blocks.emplace_back(static_cast<size_t>(kv_head_bytes(format, head_dim)), std::byte{0x71});
   }
@@ -149,12 +175,17 @@ struct Expected {
 ///   together are at most u times the range again. Each exponential errs by 2^-20, so does the
 ///   weight itself, and all of it also in the sum that divides: 2 (B + 2) 2^-20.
 /// * Sums of n weights and of n products: 2n roundings, a few for each block.
+/// * Two terms (AMX-BF16): what they leave of a coefficient is at most 2^-9 of a 2^-9 of it; twice
+///   as many products are summed; the first terms are at most 1 + 2^-9 of it, the second 2^-9.
 /// * int8: a weight of v moves by at most 0.51 steps of a 32767th of what it would be if the
 ///   block's largest weight met the largest scale of its tokens.
-Expected expect(const Case& c, const Cache& cache, const float* q, int64_t token, float scale) {
+Expected expect(const Case& c, const Cache& cache, const float* q, int64_t token, float scale,
+                bool two_terms) {
   const int64_t last = c.position + token;
   const int64_t first = c.window > 0 ? std::max<int64_t>(0, last + 1 - c.window) : 0;
   const bool int8 = cache.format == KvFormat::int8;
+  const double terms = two_terms && !int8 ? 2 * (1 + 0x1p-7) : 1.0;  // products for each
+  const double lost = two_terms && !int8 ? 0x1p-18 : 0.0;
   double q_max = 0;
   for (int64_t d = 0; d < c.head_dim; ++d) q_max = std::max(q_max, std::fabs(double{q[d]}) * scale);
   std::vector<double> s;
@@ -167,8 +198,9 @@ Expected expect(const Case& c, const Cache& cache, const float* q, int64_t token
       size += std::fabs(double{q[d]} * scale * k);
       keys += std::fabs(k);
     }
-    delta = std::max(delta, int8 ? 0.51 * q_max / 32767 * keys + 7 * kU * size
-                                 : static_cast<double>(c.head_dim + 5) * kU * size);
+    delta = std::max(delta,
+                     int8 ? 0.51 * q_max / 32767 * keys + 7 * kU * size
+                          : (terms * static_cast<double>(c.head_dim) * kU + 5 * kU + lost) * size);
     if (c.softcap > 0) dot = c.softcap * std::tanh(dot / c.softcap);
     s.push_back(dot);
     top = std::max(top, dot), low = std::min(low, dot);
@@ -179,7 +211,7 @@ Expected expect(const Case& c, const Cache& cache, const float* q, int64_t token
   const auto n = static_cast<double>(s.size());
   const auto blocks = static_cast<double>(last / 64 - first / 64 + 1 + c.pieces);
   const double eta = std::expm1(2 * (2 * delta + 2 * kU * (top - low + 2 * delta))) +
-                     2 * (blocks + 2) * 0x1p-20 + (2 * n + 6 * blocks + 12) * kU;
+                     2 * (blocks + 2) * 0x1p-20 + ((1 + terms) * n + 6 * blocks + 12) * kU + lost;
   Expected e;
   for (int64_t d = 0; d < c.head_dim; ++d) {
     double out = 0, size = 0, extra = 0;
@@ -205,7 +237,8 @@ Expected expect(const Case& c, const Cache& cache, const float* q, int64_t token
 
 /// Runs a case in tiles and pieces as a step would.
 void run(const AttendKernels& kernels, const Case& c, const Cache& cache,
-         const std::vector<float>& q, float scale, std::vector<float>* out) {
+         const std::vector<float>& q, float scale, std::vector<float>* out,
+         int64_t tile_rows = kAttendRows) {
   const int64_t rows = c.count * c.group;
   const AttentionShape shape{c.head_dim, c.group, 1};
   const int64_t room = AttentionMemory::bytes(shape);
@@ -214,14 +247,16 @@ void run(const AttendKernels& kernels, const Case& c, const Cache& cache,
   for (int64_t i = 0; i < c.pieces; ++i) {
     memory.emplace_back(buffer.as<std::byte>() + i * round_up(room, 64), shape);
   }
-  for (int64_t row = 0; row < rows; row += kAttendRows) {
+  const int64_t tiles = ceil_div(rows, tile_rows);
+  for (int64_t n = 0; n < tiles; ++n) {  // of nearly equal size
+    const int64_t row = rows * n / tiles;
     AttendTile tile;
     tile.q = q.data();
     tile.out = out->data();
     tile.ldq = tile.ldout = c.group * c.head_dim;
     tile.group = c.group;
     tile.row0 = row;
-    tile.rows = std::min(kAttendRows, rows - row);
+    tile.rows = rows * (n + 1) / tiles - row;
     tile.head_dim = c.head_dim;
     tile.position = c.position;
     tile.window = c.window;
@@ -264,20 +299,23 @@ void check(const Case& c, bool emulated = false) {
     std::normal_distribution<float> normal(0.0F, c.sigma);
     std::vector<float> q(static_cast<size_t>(c.count * c.group * c.head_dim));
     for (float& x : q) x = normal(random);
-    std::vector<Expected> expected;
-    for (int64_t r = 0; r < c.count * c.group; ++r) {
-      expected.push_back(expect(c, cache, q.data() + r * c.head_dim, r / c.group, scale));
-    }
+    std::vector<Expected> expected[2];  // [two_terms]
     for (const Tier& tier : tiers(emulated)) {
       CAPTURE(tier.name);
+      std::vector<Expected>& rows = expected[tier.two_terms ? 1 : 0];
+      for (auto r = static_cast<int64_t>(rows.size()); r < c.count * c.group; ++r) {
+        rows.push_back(
+            expect(c, cache, q.data() + r * c.head_dim, r / c.group, scale, tier.two_terms));
+      }
       std::vector<float> out(q.size() + 1, 77.0F);
-      run(int8 ? tier.table->int8 : tier.table->bf16, c, cache, q, scale, &out);
+      run(int8 ? tier.table.int8 : tier.table.bf16, c, cache, q, scale, &out);
       double worst = 0;  // off by more than the bound: by how much
-      for (size_t r = 0; r < expected.size(); ++r) {
+      for (size_t r = 0; r < rows.size(); ++r) {
         for (size_t d = 0; d < static_cast<size_t>(c.head_dim); ++d) {
           const double got = out[r * static_cast<size_t>(c.head_dim) + d];
-          const double off = std::fabs(got - expected[r].out[d]);
-          if (!(off <= expected[r].bound[d])) worst = std::max(worst, off / expected[r].bound[d]);
+          const double off = std::fabs(got - rows[r].out[d]);
+          if (off <= rows[r].bound[d]) continue;
+          worst = std::isnan(off) ? HUGE_VAL : std::max(worst, off / rows[r].bound[d]);
         }
       }
       CHECK(worst <= 1.0);
@@ -287,6 +325,56 @@ void check(const Case& c, bool emulated = false) {
 }
 
 }  // namespace
+
+// So that the logits of a prompt do not depend on the steps that it is cut into.
+TEST_CASE("attend: what a row finds depends on no other row of its tile, bit for bit") {
+  for (const Case& c : {Case{.head_dim = 32, .group = 3, .position = 40, .count = 60},
+                        Case{.head_dim = 80, .group = 2, .position = 3, .count = 130},
+                        Case{.head_dim = 64, .position = 100, .count = 70, .window = 37},
+                        Case{.head_dim = 64, .group = 5, .count = 70, .softcap = 2.0F}}) {
+    CAPTURE(c.head_dim);
+    for (const KvFormat format : {KvFormat::bf16, KvFormat::int8}) {
+      std::mt19937 random(7);
+      const Cache cache(format, c, random);
+      std::normal_distribution<float> normal(0.0F, 3.0F);
+      std::vector<float> q(static_cast<size_t>(c.count * c.group * c.head_dim));
+      for (float& x : q) x = normal(random);
+      for (const Tier& tier : tiers(true)) {
+        CAPTURE(tier.name);
+        const AttendKernels& kernels = format == KvFormat::int8 ? tier.table.int8 : tier.table.bf16;
+        std::vector<float> expected(q.size()), out(q.size());
+        run(kernels, c, cache, q, 0.125F, &expected);
+        for (const int64_t rows : {1, 7, 12, 19}) {
+          if (tier.two_terms && format == KvFormat::bf16 && rows < 9) continue;  // no tiles
+          run(kernels, c, cache, q, 0.125F, &out, rows);
+          CHECK(out == expected);
+        }
+      }
+    }
+  }
+}
+
+#ifdef QLLM_EMULATED_KERNELS
+TEST_CASE("attend: int8 on AMX is AVX-512's bit for bit") {
+  for (const int64_t head_dim : {13, 32, 48, 64, 80, 96, 112, 128, 256}) {
+    for (const int64_t count : {1, 3, 9, 16, 17, 31, 32}) {
+      const Case c = {.head_dim = head_dim, .position = 90, .count = count};
+      std::mt19937 random(3);
+      const Cache cache(KvFormat::int8, c, random);
+      std::normal_distribution<float> normal(0.0F, 3.0F);
+      std::vector<float> q(static_cast<size_t>(count * head_dim));
+      for (float& x : q) x = normal(random);
+      std::vector<float> expected(q.size()), out(q.size());
+      run(avx512vnni_emulated::attend_table().int8, c, cache, q, 0.125F, &expected);
+      run(amx_emulated::attend_int8(), c, cache, q, 0.125F, &out);
+      CAPTURE(head_dim);
+      CAPTURE(count);
+      CHECK(out == expected);
+      CHECK_FALSE(test::emulated_tiles_in_use());
+    }
+  }
+}
+#endif
 
 TEST_CASE("attend: all head sizes, decode and prefill, equal double within the derived bound") {
   for (const int64_t head_dim : {8, 13, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256}) {
@@ -350,10 +438,20 @@ TEST_CASE("attend: scores that let one token take all, or overflow a naive expon
 }
 
 TEST_CASE("attend: emulated tiers") {
-  check({.head_dim = 80, .group = 5, .position = 130, .pieces = 2}, true);
+  for (const int64_t head_dim : {13, 32, 48, 64, 80, 96, 112, 128, 160, 256}) {
+    check({.head_dim = head_dim, .group = 3, .position = 70, .pieces = 2}, true);
+    check({.head_dim = head_dim, .group = 2, .position = 50, .count = 17}, true);
+  }
+  for (int64_t group = 1; group <= 16; ++group) {
+    check({.head_dim = 64, .group = group, .position = 100}, true);
+    check({.head_dim = 32, .group = group, .position = 61, .count = 4}, true);
+  }
+  for (const int64_t window : {1, 33, 64, 100}) {
+    check({.head_dim = 64, .group = 3, .position = 40, .count = 40, .window = window}, true);
+  }
   check({.head_dim = 64, .group = 4, .position = 40, .count = 30, .window = 50, .softcap = 30.0F},
         true);
-  for (int64_t group = 1; group <= 9; ++group) {
-    check({.head_dim = 64, .group = group, .position = 100}, true);
+  for (const float sigma : {0.0F, 30.0F, 1000.0F}) {
+    check({.head_dim = 64, .group = 2, .position = 70, .count = 20, .sigma = sigma}, true);
   }
 }

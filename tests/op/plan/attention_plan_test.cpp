@@ -85,7 +85,8 @@ class Machine {
 
 // support/agreement.h derives the bounds. Codes of int8 keys and values flip too, a row writes
 // 1,000 of them, and they stay in the cache: there nearly all rows are rounded anew, and only that
-// bound holds. In bf16 the runs over all shapes together agree.
+// bound holds, with the keys and values of two layers, four roundings to 8 bits more than its nine.
+// In bf16 the runs over all shapes together agree.
 TEST_CASE("attention in steps: equals the reference that stores the same values") {
   test::Agreement bf16, int8;
   const std::vector<std::vector<int64_t>> steps = {
@@ -113,7 +114,8 @@ TEST_CASE("attention in steps: equals the reference that stores the same values"
           for (size_t i = 0; i < steps.size(); ++i) {
             agreement.compare(machine.step(steps[i]), expected[i], kVocab);
           }
-          CHECK(agreement.largest < test::Agreement::kRoundedAnew);
+          const double roundings = format == KvFormat::bf16 ? 9 : 13;
+          CHECK(agreement.largest < test::Agreement::kRoundedAnew * std::sqrt(roundings / 9));
         }
       }
     }

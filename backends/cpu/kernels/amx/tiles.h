@@ -1,11 +1,12 @@
-// The tile instructions of AMX-INT8, as inline assembly with full operands: of gcc 12's intrinsics
-// ldtilecfg declares 8 of its 64 bytes and tileloadd no memory, so what a kernel wrote just before
-// might never reach memory. The tests put another header of this name before this one, which
-// computes the same in software and ends the program on any misuse (tests/support/emulated).
+// The tile instructions of AMX-INT8 and AMX-BF16, as inline assembly with full operands: of gcc
+// 12's intrinsics ldtilecfg declares 8 of its 64 bytes and tileloadd no memory, so what a kernel
+// wrote just before might never reach memory. The tests put another header of this name before this
+// one, which computes the same in software and ends the program on any misuse
+// (tests/support/emulated).
 //
-// Intel SDM volume 1, chapter 18, and volume 2, LDTILECFG, TILELOADD, TDPBUSD, TILESTORED,
-// TILEZERO, TILERELEASE. A tile holds up to 16 rows of up to 64 bytes; there are eight. The
-// configuration and the tiles belong to a thread: a kernel loads its configuration first and
+// Intel SDM volume 1, chapter 18, and volume 2, LDTILECFG, TILELOADD, TDPBUSD, TDPBSSD, TDPBF16PS,
+// TILESTORED, TILEZERO, TILERELEASE. A tile holds up to 16 rows of up to 64 bytes; there are eight.
+// The configuration and the tiles belong to a thread: a kernel loads its configuration first and
 // releases it last. The machine must allow it: isa_available(Isa::amx).
 //
 // `volatile` keeps the instructions in order among themselves; that order is the only thing that
@@ -24,11 +25,12 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {};  // of tiles 0 to 7; the rest stays 0
   uint8_t rows[16] = {};
 
-  /// Tile `i` holds `n` rows of 64 bytes.
-  void set_rows(int i, int64_t n) {
-    row_bytes[i] = 64;
+  /// Tile `i` holds `n` rows of `bytes`, a multiple of 4.
+  void set_shape(int i, int64_t n, int64_t bytes) {
+    row_bytes[i] = static_cast<uint16_t>(bytes);
     rows[i] = static_cast<uint8_t>(n);
   }
+  void set_rows(int i, int64_t n) { set_shape(i, n, 64); }
 };
 static_assert(sizeof(TileConfig) == 64);
 
@@ -66,6 +68,22 @@ template <int kSum, int kX, int kW>
 inline void dot_u8s8() {
   static_assert(kSum != kX && kSum != kW && kX != kW);
   __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kX), "i"(kW));
+}
+
+/// The same with s8 x.
+template <int kSum, int kX, int kW>
+inline void dot_s8s8() {
+  static_assert(kSum != kX && kSum != kW && kX != kW);
+  __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kX), "i"(kW));
+}
+
+/// f32 sum[m][n] += sum_{k, j < 2} bf16 x[m][2k + j] * bf16 w[k][2n + j]: the products of even and
+/// of odd j each added up in the order of k, then both, then to the sum. Rounds to nearest even
+/// whatever MXCSR says, and takes and makes zeros for subnormal numbers. Needs AMX-BF16.
+template <int kSum, int kX, int kW>
+inline void dot_bf16() {
+  static_assert(kSum != kX && kSum != kW && kX != kW);
+  __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kX), "i"(kW));
 }
 
 }  // namespace qllm::cpu::amx

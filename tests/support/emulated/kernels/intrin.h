@@ -20,8 +20,12 @@
 #include <simde/x86/avx512/min.h>
 #include <simde/x86/avx512/mov.h>
 #include <simde/x86/avx512/mul.h>
+#include <simde/x86/avx512/permutex2var.h>
+#include <simde/x86/avx512/set.h>
 #include <simde/x86/avx512/set1.h>
+#include <simde/x86/avx512/set4.h>
 #include <simde/x86/avx512/setzero.h>
+#include <simde/x86/avx512/shuffle.h>
 #include <simde/x86/avx512/slli.h>
 #include <simde/x86/avx512/srai.h>
 #include <simde/x86/avx512/srli.h>
@@ -65,6 +69,15 @@ inline simde__m512i qllm_emulated_cvtepu8_epi32(simde__m128i v) {
   for (int i = 0; i < 16; ++i) out[i] = in[i];
   return simde_mm512_loadu_si512(out);
 }
+inline simde__m256i qllm_emulated_cvtepi32_epi16(simde__m512i v) {
+  int32_t in[16];
+  int16_t out[16];
+  simde_mm512_storeu_si512(in, v);
+  for (int i = 0; i < 16; ++i) out[i] = static_cast<int16_t>(in[i]);
+  return simde_mm256_loadu_si256(reinterpret_cast<const simde__m256i*>(out));
+}
+#undef _mm512_cvtepi32_epi16
+#define _mm512_cvtepi32_epi16(v) qllm_emulated_cvtepi32_epi16(v)
 #undef _mm512_cvtph_ps
 #define _mm512_cvtph_ps(v) qllm_emulated_cvtph_ps(v)
 #undef _mm512_cvtepu8_epi32

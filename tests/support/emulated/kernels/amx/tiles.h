@@ -19,10 +19,11 @@ struct alignas(64) TileConfig {
   uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {};
 
-  void set_rows(int i, int64_t n) {
-    row_bytes[i] = 64;
+  void set_shape(int i, int64_t n, int64_t bytes) {
+    row_bytes[i] = static_cast<uint16_t>(bytes);
     rows[i] = static_cast<uint8_t>(n);
   }
+  void set_rows(int i, int64_t n) { set_shape(i, n, 64); }
 };
 static_assert(sizeof(TileConfig) == 64);
 
@@ -86,25 +87,76 @@ inline void store_tile(void* base, int64_t stride) {
   }
 }
 
+/// The shapes of sums, x and w agree.
 template <int kSum, int kX, int kW>
-inline void dot_u8s8() {
+inline void expect_factors() {
   static_assert(kSum != kX && kSum != kW && kX != kW);
   for (const int i : {kSum, kX, kW}) expect_tile(i);
   const TileConfig& c = tiles.config;
-  expect(c.rows[kSum] == c.rows[kX], "tdpbusd: rows of the sums and of x differ");
-  expect(c.row_bytes[kX] == 4 * c.rows[kW], "tdpbusd: depths of x and w differ");
-  expect(c.row_bytes[kSum] == c.row_bytes[kW], "tdpbusd: outputs of the sums and of w differ");
-  for (int m = 0; m < c.rows[kSum]; ++m) {
-    for (int n = 0; n < c.row_bytes[kSum] / 4; ++n) {
-      int32_t sum = 0;
+  expect(c.rows[kSum] == c.rows[kX], "tdp: rows of the sums and of x differ");
+  expect(c.row_bytes[kX] == 4 * c.rows[kW], "tdp: depths of x and w differ");
+  expect(c.row_bytes[kSum] == c.row_bytes[kW], "tdp: outputs of the sums and of w differ");
+}
+
+/// Calls f(sum, row of x, column of w) for each 4 bytes of the sums; w from row to row 64 bytes.
+template <int kSum, int kX, int kW, typename Sum, typename F>
+inline void for_each_sum(F f) {
+  expect_factors<kSum, kX, kW>();
+  for (int m = 0; m < tiles.config.rows[kSum]; ++m) {
+    for (int n = 0; n < tiles.config.row_bytes[kSum] / 4; ++n) {
+      Sum sum;
       std::memcpy(&sum, tiles.data[kSum][m] + 4 * n, sizeof sum);
-      for (int k = 0; k < c.row_bytes[kX]; ++k) {
-        const auto w = static_cast<int8_t>(tiles.data[kW][k / 4][4 * n + k % 4]);
-        sum += tiles.data[kX][m][k] * w;
-      }
+      sum = f(sum, tiles.data[kX][m], tiles.data[kW][0] + 4 * n);
       std::memcpy(tiles.data[kSum][m] + 4 * n, &sum, sizeof sum);
     }
   }
+}
+
+template <int kSum, int kX, int kW, typename X>
+inline void dot_bytes() {
+  const int depth = tiles.config.row_bytes[kX];
+  for_each_sum<kSum, kX, kW, uint32_t>([&](uint32_t sum, const uint8_t* x, const uint8_t* w) {
+    for (int k = 0; k < depth; ++k) {
+      const int product = static_cast<X>(x[k]) * static_cast<int8_t>(w[k / 4 * 64 + k % 4]);
+      sum += static_cast<uint32_t>(product);
+    }
+    return sum;
+  });
+}
+
+template <int kSum, int kX, int kW>
+inline void dot_u8s8() {
+  dot_bytes<kSum, kX, kW, uint8_t>();
+}
+
+template <int kSum, int kX, int kW>
+inline void dot_s8s8() {
+  dot_bytes<kSum, kX, kW, int8_t>();
+}
+
+/// Subnormal numbers count as zero.
+inline float flushed(float x) { return x > -1.17549435e-38F && x < 1.17549435e-38F ? 0.0F : x; }
+
+inline float bf16_at(const uint8_t* p) {
+  const uint32_t bits = static_cast<uint32_t>(p[0]) << 16 | static_cast<uint32_t>(p[1]) << 24;
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return flushed(x);
+}
+
+template <int kSum, int kX, int kW>
+inline void dot_bf16() {
+  const int depth = tiles.config.row_bytes[kX] / 4;
+  for_each_sum<kSum, kX, kW, float>([&](float sum, const uint8_t* x, const uint8_t* w) {
+    float parts[2] = {0.0F, 0.0F};
+    for (int k = 0; k < depth; ++k) {
+      for (int j = 0; j < 2; ++j) {
+        const float product = bf16_at(x + 4 * k + 2 * j) * bf16_at(w + 64 * k + 2 * j);
+        parts[j] = flushed(parts[j] + product);
+      }
+    }
+    return flushed(flushed(sum) + flushed(parts[0] + parts[1]));
+  });
 }
 
 }  // namespace qllm::cpu::amx
