@@ -59,6 +59,11 @@ class Cache {
   }
   int64_t layers() const { return layers_; }
   int64_t head_bytes() const { return head_bytes_; }
+  int64_t bytes() const { return bytes_; }
+  /// -1 where it cannot be told.
+  int64_t large_page_bytes() const {
+    return cpu::large_page_bytes(memory_.data(), memory_.bytes());
+  }
 
  private:
   /// One head's worth of random tokens, everywhere.
@@ -118,6 +123,8 @@ struct Result {
   bench::Summary ceiling;
   bench::Summary percent;  // of the ceiling, pair by pair
   bench::Summary tops;
+  int64_t cache_bytes;
+  int64_t large_page_bytes;
 };
 
 /// Multiply-adds of one layer, twice.
@@ -189,7 +196,7 @@ Result measure(const Shape& s, KvFormat format, int threads, Isa isa, int repeat
   using bench::summarize;
   return {format,          pool.count(),       summarize(ms),
           summarize(gbps), summarize(ceiling), summarize(percent),
-          summarize(tops)};
+          summarize(tops), cache.bytes(),      cache.large_page_bytes()};
 }
 
 const char* name_of(KvFormat format) { return format == KvFormat::int8 ? "int8" : "bf16"; }
@@ -206,7 +213,9 @@ void print_json(const Shape& s, Isa isa, const std::vector<Result>& results) {
                                    {"gbps", bench::to_json(r.gbps)},
                                    {"read_gbps", bench::to_json(r.ceiling)},
                                    {"percent_of_read", bench::to_json(r.percent)},
-                                   {"tops", bench::to_json(r.tops)}});
+                                   {"tops", bench::to_json(r.tops)},
+                                   {"cache_bytes", r.cache_bytes},
+                                   {"large_page_bytes", r.large_page_bytes}});
   }
   std::cout << document.dump(2) << '\n';
 }

@@ -82,6 +82,16 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, KvFormat format, int64_t blocks
   }
 }
 
+int64_t CpuKvStorage::large_page_bytes() const {
+  int64_t total = 0;
+  for (const PlacedBuffer& arena : arenas_) {
+    const int64_t bytes = cpu::large_page_bytes(arena.data(), arena.bytes());
+    if (bytes < 0) return -1;
+    total += bytes;
+  }
+  return total;
+}
+
 std::string CpuKvStorage::layout() const {
   return fmt::format("cpu {} {} blocks of {}", kLayoutVersion, to_string(format_), kKvBlockTokens);
 }

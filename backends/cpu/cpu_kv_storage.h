@@ -44,6 +44,9 @@ class CpuKvStorage final : public KvStorage {
     return place.base + block * place.block_stride + layer * place.layer_stride;
   }
 
+  /// Of what blocks have taken so far; -1 where it cannot be told.
+  int64_t large_page_bytes() const;
+
   int64_t block_bytes() const override { return block_bytes_; }
   std::string layout() const override;
   void open(int32_t block, bool fresh) override;

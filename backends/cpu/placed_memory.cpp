@@ -49,13 +49,18 @@ void* map_aligned(size_t bytes, size_t alignment, bool reserve_only) {
   return begin + head;
 }
 
-// One "from-to perms ..." line of smaps; false for the lines of figures below it.
-bool parse_range(const std::string& line, uintptr_t* from, uintptr_t* to) {
+// One "from-to perms ..." line of smaps; the lines of figures below it, of which "Anonymous" begins
+// as a number does, change nothing.
+void parse_range(const std::string& line, uintptr_t* from, uintptr_t* to) {
   const char* end = line.data() + line.size();
-  const auto first = std::from_chars(line.data(), end, *from, 16);
-  if (first.ec != std::errc() || first.ptr == end || *first.ptr != '-') return false;
-  const auto last = std::from_chars(first.ptr + 1, end, *to, 16);
-  return last.ec == std::errc() && last.ptr != end && *last.ptr == ' ';
+  uintptr_t low = 0;
+  uintptr_t high = 0;
+  const auto first = std::from_chars(line.data(), end, low, 16);
+  if (first.ec != std::errc() || first.ptr == end || *first.ptr != '-') return;
+  const auto last = std::from_chars(first.ptr + 1, end, high, 16);
+  if (last.ec != std::errc() || last.ptr == end || *last.ptr != ' ') return;
+  *from = low;
+  *to = high;
 }
 
 int64_t parse_kilobytes(const std::string& line, size_t begin) {

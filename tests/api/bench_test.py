@@ -80,6 +80,29 @@ class Peak(Case):
         self.assertIn("TOPS", run("peak", "--threads", 1, "--repeat", 1).stdout)
 
 
+class Attention(Case):
+    TINY = ["--heads", 6, "--kv-heads", 3, "--head-dim", 32, "--context", 300, "--repeat", 1, "--threads", 1,
+            "--megabytes", 64]  # fmt: skip
+
+    def test_json(self):
+        for tokens in (1, 20):
+            d = self.document("attention", *self.TINY, "--prefill", tokens)
+            self.assertEqual([r["format"] for r in d["results"]], ["bf16", "int8"])
+            self.assertEqual(d["tokens"], tokens)
+            for r in d["results"]:
+                for key in ("ms_per_layer", "gbps", "read_gbps", "percent_of_read", "tops"):
+                    self.summary(r[key])
+                self.assertLessEqual(r["large_page_bytes"], r["cache_bytes"])
+                self.assertLessEqual(r["cache_bytes"], 64 << 20)
+
+    def test_a_table(self):
+        self.assertIn("ms/layer", run("attention", *self.TINY).stdout)
+
+    def test_bad_flags(self):
+        for flags in (["--heads", 5], ["--head-dim", 0], ["--format", "f16"], ["--context", 1, "--prefill", 2]):
+            self.assertNotEqual(run("attention", *flags).returncode, 0, flags)
+
+
 class Ffn(Case):
     TINY = ["--d-model", 128, "--d-ff", 192, "--m", "1,3,64", "--repeat", 2, "--threads", 1, "--ceiling-bytes", "64MiB",
             "--ms", 1]  # fmt: skip

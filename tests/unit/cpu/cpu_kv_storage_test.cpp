@@ -72,6 +72,24 @@ TEST_CASE("cpu kv storage: the system gives what the formula says, and nothing f
   }
 }
 
+TEST_CASE("cpu kv storage: blocks lie on large pages where the system gives them") {
+  constexpr int64_t kBytes = 32 << 20;
+  const PlacedBuffer other(kBytes, {});
+  std::memset(other.data(), 1, kBytes);
+  const auto topology = Topology::detect({});
+  CpuKvStorage storage({16, 8, 64}, KvFormat::bf16, 200, *topology, true);
+  const std::vector<std::byte> content(static_cast<size_t>(storage.block_bytes()), std::byte{1});
+  for (int32_t block = 0; block < kBytes / storage.block_bytes(); ++block) {
+    storage.open(block, true);
+    storage.write(block, content);
+  }
+  if (large_page_bytes(other.data(), kBytes) < kBytes) {
+    MESSAGE("[skipped] large pages: the system gives other memory too few");
+    return;
+  }
+  CHECK(storage.large_page_bytes() >= kBytes / 2);  // it may run out of them meanwhile
+}
+
 TEST_CASE("cpu kv storage: no two heads overlap, and all fill the block") {
   const auto topology = Topology::detect({});
   const KvShape shape{3, 5, 24};
