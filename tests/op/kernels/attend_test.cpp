@@ -354,6 +354,14 @@ TEST_CASE("attend: what a row finds depends on no other row of its tile, bit for
   }
 }
 
+TEST_CASE("attend: amx has tiles for int8, and for bf16 where the machine has AMX-BF16") {
+  CHECK((!amx_bf16_available() || isa_available(Isa::amx)));
+  const AttendTable& tiles = attend_table(Isa::amx);
+  const AttendTable& vectors = attend_table(Isa::avx512vnni);
+  CHECK((tiles.int8.block != vectors.int8.block));
+  CHECK((tiles.bf16.block != vectors.bf16.block) == amx_bf16_available());
+}
+
 #ifdef QLLM_EMULATED_KERNELS
 TEST_CASE("attend: int8 on AMX is AVX-512's bit for bit") {
   for (const int64_t head_dim : {13, 32, 48, 64, 80, 96, 112, 128, 256}) {
@@ -377,7 +385,9 @@ TEST_CASE("attend: int8 on AMX is AVX-512's bit for bit") {
 #endif
 
 TEST_CASE("attend: all head sizes, decode and prefill, equal double within the derived bound") {
-  for (const int64_t head_dim : {8, 13, 24, 32, 40, 48, 64, 80, 96, 112, 128, 160, 192, 256}) {
+  std::vector<int64_t> head_dims = {8, 13, 24, 33, 57, 101, 255, 512};
+  for (int64_t head_dim = 32; head_dim <= 256; head_dim += 8) head_dims.push_back(head_dim);
+  for (const int64_t head_dim : head_dims) {
     check({.head_dim = head_dim, .group = 3, .position = 130, .count = 1});
     check({.head_dim = head_dim, .group = 2, .position = 50, .count = 20});
   }

@@ -8,6 +8,7 @@ namespace qllm::cpu::amx {
 namespace {
 
 using Base = AttendImpl<Ops, AttendBf16>;
+using Lines = Base::Lines;
 constexpr int64_t kGroups = 4;  // of 16 tokens or elements: a tile of sums each
 constexpr int64_t kSumLd = kGroups * kTileRows * static_cast<int64_t>(sizeof(float));  // bytes
 
@@ -39,7 +40,7 @@ void part(__m512 x, std::byte* first, std::byte* second) {
 
 /// Rows of floats, each made into its first terms, then its second.
 void part_queries(const AttendTile& t) {
-  const int64_t width = Base::padded(t);
+  const int64_t width = Lines::padded(t);
   alignas(64) float row[kMaxWidth];
   for (int64_t r = 0; r < t.rows; ++r) {
     auto* at = reinterpret_cast<std::byte*>(t.scratch.q + r * width);
@@ -90,8 +91,8 @@ void multiply(const Product& p, float* sums, int64_t ld) {
 
 /// Of all 64 tokens; those that no row sees, stale or not, are left out by weigh().
 void find_scores(const AttendTile& t, const AttendBlock& b, const Halves& halves) {
-  const int64_t width = Base::padded(t);
-  const int64_t units = Base::head_units(t);
+  const int64_t width = Lines::padded(t);
+  const int64_t units = Lines::head_units(t);
   const int64_t step = step_units(units);
   configure(halves.rows, step);
   for (int64_t h = 0; h < halves.count; ++h) {
@@ -116,7 +117,7 @@ void add_sums(const AttendTile& t, const Halves& halves, int64_t half, int64_t g
     const __m512 factor = Ops::set(t.scratch.factor[r]);
     const __m512 scale = Ops::set(t.scratch.weight_scale[r]);
     const float* sum = sums + (r - halves.begin(half)) * kGroups * 16;
-    float* acc = t.partial.acc + r * Base::padded(t) + group * 16;
+    float* acc = t.partial.acc + r * Lines::padded(t) + group * 16;
     for (int64_t i = 0; i < 16 * groups; i += 16) {
       const __m512 kept = Ops::mul(Ops::load(acc + i), factor);
       Ops::store(acc + i, Ops::fma(Ops::load(sum + i), scale, kept));
@@ -125,10 +126,10 @@ void add_sums(const AttendTile& t, const Halves& halves, int64_t half, int64_t g
 }
 
 void add_values(const AttendTile& t, const AttendBlock& b, const Halves& halves) {
-  constexpr int64_t kUnits = Base::kTokenUnits;
+  constexpr int64_t kUnits = Lines::kTokenUnits;
   const int64_t from = b.begin / (2 * kTileUnits) * kTileUnits;  // units that some row sees
   const int64_t to = (b.end + 2 * kTileUnits - 1) / (2 * kTileUnits) * kTileUnits;
-  const int64_t all = Base::padded(t) / 16;
+  const int64_t all = Lines::padded(t) / 16;
   configure(halves.rows, kTileUnits);
   alignas(64) float sums[kTileRows][kGroups * 16];
   for (int64_t h = 0; h < halves.count; ++h) {
@@ -173,7 +174,7 @@ void block(const AttendTile& t, const std::byte* kv, const std::byte* next,
   if (!Base::open(t, kv, next, first, &b)) return;
   const Halves halves(t.rows);
   find_scores(t, b, halves);
-  Base::weigh(t, b, first);
+  Base::Softmax::weigh(t, b);
   part_weights(t);
   add_values(t, b, halves);
   release_tiles();

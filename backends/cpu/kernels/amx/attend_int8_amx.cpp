@@ -7,11 +7,12 @@ namespace qllm::cpu::amx {
 namespace {
 
 using Base = AttendImpl<Ops, AttendInt8>;
+using Lines = Base::Lines;
 constexpr int64_t kGroups = 2;  // of 16 tokens or elements: a tile of sums for h and one for l each
 
 /// Rows of 16-bit values in the order of attend_quantize16, each made into its l, then its h.
 void part_queries(const AttendTile& t) {
-  const int64_t width = Base::padded(t);
+  const int64_t width = Lines::padded(t);
   alignas(64) uint16_t row[kMaxWidth];
   for (int64_t r = 0; r < t.rows; ++r) {
     auto* at = reinterpret_cast<uint8_t*>(t.scratch.q + r * width / 2);
@@ -77,8 +78,8 @@ void multiply(const Product& p, Sums* sums) {
 }
 
 void find_scores(const AttendTile& t, const AttendBlock& b, const Halves& halves) {
-  const int64_t width = Base::padded(t);
-  const int64_t units = Base::head_units(t);
+  const int64_t width = Lines::padded(t);
+  const int64_t units = Lines::head_units(t);
   const int64_t step = step_units(units);
   configure(halves.rows, step);
   Sums sums;
@@ -112,7 +113,7 @@ void find_scores(const AttendTile& t, const AttendBlock& b, const Halves& halves
 void add_sums(const AttendTile& t, const Halves& halves, int64_t half, int64_t group,
               const Sums& sums, int64_t index) {
   for (int64_t r = halves.own(half); r < halves.end(half); ++r) {
-    float* acc = t.partial.acc + r * Base::padded(t) + group * 16;
+    float* acc = t.partial.acc + r * Lines::padded(t) + group * 16;
     const __m512 kept = Ops::mul(Ops::load(acc), Ops::set(t.scratch.factor[r]));
     const __m512 sum = Ops::to_float(sums.row(index, r - halves.begin(half)));
     Ops::store(acc, Ops::fma(sum, Ops::set(t.scratch.weight_scale[r]), kept));
@@ -120,9 +121,9 @@ void add_sums(const AttendTile& t, const Halves& halves, int64_t half, int64_t g
 }
 
 void add_values(const AttendTile& t, const AttendBlock& b, const Halves& halves) {
-  constexpr int64_t kUnits = Base::kTokenUnits;
+  constexpr int64_t kUnits = Lines::kTokenUnits;
   static_assert(kUnits == kTileUnits);
-  const int64_t all = Base::padded(t) / 16;
+  const int64_t all = Lines::padded(t) / 16;
   configure(halves.rows, kUnits);
   Sums sums;
   for (int64_t h = 0; h < halves.count; ++h) {
@@ -156,7 +157,7 @@ void block(const AttendTile& t, const std::byte* kv, const std::byte* next,
   if (!Base::open(t, kv, next, first, &b)) return;
   const Halves halves(t.rows);
   find_scores(t, b, halves);
-  Base::weigh(t, b, first);
+  Base::Softmax::weigh(t, b);
   part_weights(t);
   add_values(t, b, halves);
   release_tiles();
