@@ -77,6 +77,7 @@ BenchRow measure_with(const BenchOptions& options, int threads) {
   ProgressBar bar(!options.common.quiet);
   BenchRow row = measure(model, options.lengths, bar);
   row.load_s = load.count();
+  row.memory = model.info().memory;
   return row;
 }
 
@@ -104,6 +105,7 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   set_spread(json, "peak_tops", row.spread(&BenchSample::peak_tops));
   set_once(json, "load_s", row.load_s);
   set_once(json, "peak_rss_bytes", row.peak_rss_bytes);
+  json["memory"] = row.memory;
   json["repeat"] = lengths.repeat;
   return json;
 }

@@ -15,6 +15,7 @@ struct InfoOptions {
   std::string model;
   bool kernels = false;
   bool tensors = false;
+  bool verify = false;
   bool json = false;
   CommonOptions common;
 
@@ -22,6 +23,7 @@ struct InfoOptions {
     add_model(command, model);
     command.add_flag("--kernels", kernels, "also which kernel computes int8 matmuls of which size");
     command.add_flag("--tensors", tensors, "list every tensor instead of a summary by type");
+    command.add_flag("--verify", verify, "compare all of a .qllm file with its checksums");
     command.add_flag("--json", json, "one JSON document");
     common.add_to(command);
   }
@@ -163,6 +165,7 @@ int execute(const InfoOptions& options) {
   const auto bar = std::make_shared<ProgressBar>(!options.common.quiet);
   const OpenOptions open = options.common.open_options(bar);
   if (has_model) model = inspect_model(options.model, open);
+  if (options.verify) verify_packed(options.model);
   const MachineInfo machine = inspect_machine(open);
   if (options.json) {
     Json json;

@@ -69,7 +69,29 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
       .add_flag("--no-rotate", no_rotate,
                 "int8: quantize the weights as they are, not rotated (less exact)")
       ->group(group);
-  command.add_flag("--no-cache", no_cache, "keep no packed copy of the model on disk")
+  command
+      .add_flag("--no-cache", no_cache,
+                "neither read nor keep a packed copy of the model in $XDG_CACHE_HOME/qllm "
+                "(~/.cache/qllm)")
+      ->group(group);
+  command
+      .add_option("--cache-size", cache_size,
+                  "the most that all packed copies may take, such as 20GB (1 GB = 2^30); those "
+                  "used longest ago go first; default: 64GB")
+      ->transform(CLI::AsSizeValue(false))
+      ->check(CLI::PositiveNumber)
+      ->type_name("BYTES")
+      ->group(group);
+  command
+      .add_option("--memory", memory,
+                  "where weights lie: map (a packed file in place), copy (own memory of each "
+                  "worker), hugetlb (the same on explicit large pages), or auto: map on one memory "
+                  "node, else copy")
+      ->check(CLI::IsMember({"auto", "map", "copy", "hugetlb"}))
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command.add_flag("--mlock", mlock, "keep the weights from being swapped out, within ulimit -l")
       ->group(group);
   command.add_option("--log-level", log_level, "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}))
@@ -109,6 +131,10 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   options.isa = isa;
   options.threads = threads;
   options.cpus = cpus;
+  options.memory = memory;
+  options.lock_memory = mlock;
+  if (!no_cache) options.cache_folder = default_cache_folder();
+  options.cache_bytes = cache_size;
   options.kv_format = kv_format;
   options.kv_memory_bytes = kv_memory;
   const int least = quiet ? level_number("error") : level_number(log_level);
@@ -159,7 +185,7 @@ GenerateOptions SamplingOptions::options() const {
 }
 
 CLI::Option* add_model(CLI::App& command, std::string& path) {
-  return command.add_option("MODEL", path, "a .gguf file")->type_name("FILE");
+  return command.add_option("MODEL", path, "a .gguf or a .qllm file")->type_name("FILE");
 }
 
 Model open_model(const std::string& path, const CommonOptions& common) {

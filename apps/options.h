@@ -21,6 +21,9 @@ struct CommonOptions {
   std::string kv_format = "bf16";
   int64_t kv_memory = 0;
   bool no_cache = false;
+  int64_t cache_size = OpenOptions().cache_bytes;
+  std::string memory = "auto";
+  bool mlock = false;
   std::string log_level = "warning";
   bool quiet = false;
 

@@ -52,6 +52,7 @@ void prepare_standard_streams() {
     if (::open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd) std::abort();
   }
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f a write fails, too
 }
 
 void write_stdout(std::string_view text) {

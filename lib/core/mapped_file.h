@@ -19,6 +19,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+  /// Gives its pages back; what is read again is mapped again.
+  void release() const noexcept;
 
  private:
   const std::byte* data_ = nullptr;

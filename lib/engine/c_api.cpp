@@ -208,6 +208,16 @@ qllm_status qllm_model_open(const char* path, const qllm_open_options* options, 
   });
 }
 
+qllm_status qllm_quantize(const char* path, const char* out, const qllm_open_options* options,
+                          int64_t* bytes, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(path, "path");
+    need_pointer(out, "out");
+    const int64_t made = qllm::quantize_model(path, out, to_cpp(options)).bytes;
+    if (bytes != nullptr) *bytes = made;
+  });
+}
+
 qllm_status qllm_model_synthetic(const qllm_synthetic_shape* shape,
                                  const qllm_open_options* options, qllm_model** model,
                                  qllm_error* error) {

@@ -33,6 +33,7 @@ qllm_open_options default_open_options() {
   out.threads = d.threads;
   out.large_pages = d.large_pages ? 1 : 0;
   out.rotate = d.rotate ? 1 : 0;
+  out.cache_bytes = d.cache_bytes;
   return out;
 }
 
@@ -82,6 +83,10 @@ OpenOptions to_cpp(const qllm_open_options* given) {
   out.rotate = o.rotate != 0;
   if (o.kv_format != nullptr) out.kv_format = o.kv_format;
   out.kv_memory_bytes = o.kv_memory_bytes;
+  if (o.memory != nullptr) out.memory = o.memory;
+  out.cache_folder = string_or_empty(o.cache_folder);
+  out.cache_bytes = o.cache_bytes;
+  out.lock_memory = o.lock_memory != 0;
   if (o.log != nullptr) {
     out.log = [fn = o.log, user = o.log_user](int level, std::string_view line) {
       fn(level, std::string(line).c_str(), user);

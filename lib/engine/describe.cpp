@@ -85,6 +85,20 @@ void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource&
   info->ops_per_token = linear_ops(graph);
 }
 
+void packed_sizes(const Graph& graph, const PackedFile& file, ModelInfo* info) {
+  int64_t gathered = 0;
+  info->weight_bytes = 0;
+  for (const Weight& w : graph.weights) {
+    const auto floats = w.k * static_cast<int64_t>(sizeof(float));
+    if (w.role == WeightRole::linear) info->weight_bytes += file.find(w.name)->layout.bytes();
+    if (w.role == WeightRole::vector) info->weight_bytes += floats;
+    if (w.role == WeightRole::embedding) gathered += floats;
+  }
+  info->scheme = to_string(file.form().scheme);
+  info->bytes_per_token = info->weight_bytes + gathered;
+  info->ops_per_token = linear_ops(graph);
+}
+
 int64_t memory_bytes() {
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_bytes = sysconf(_SC_PAGESIZE);

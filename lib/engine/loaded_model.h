@@ -10,6 +10,7 @@
 #include "graph/graph.h"
 #include "model/config.h"
 #include "model/gguf.h"
+#include "model/packed_file.h"
 #include "model/rotation.h"
 #include "qllm/qllm.hpp"
 #include "text/tokenizer.h"
@@ -29,7 +30,8 @@ inline constexpr int64_t kDefaultKeptTokens = 8192;
 class ModelImpl {
  public:
   /// A file and its tokenizer.
-  ModelImpl(const std::string& path, const OpenOptions& options);
+  ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& options);
+  ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& options);
   /// Random weights.
   ModelImpl(const SyntheticShape& shape, const OpenOptions& options);
 
@@ -41,7 +43,8 @@ class ModelImpl {
 
   ModelConfig config;
   ModelInfo info;
-  std::shared_ptr<const GgufFile> file;            // null for a synthetic model
+  std::shared_ptr<const GgufFile> file;            // null for a synthetic model; the image in a
+                                                   // packed one
   std::unique_ptr<const Tokenizer> own_tokenizer;  // null for a synthetic model
   std::unique_ptr<Backend> backend;
   std::shared_ptr<KvPool> kv_pool;  // of all sessions
@@ -49,9 +52,11 @@ class ModelImpl {
 
  private:
   void make_kv_pool(int64_t budget);
+  void describe_file();
   /// `source` has the tensors as they are.
   void load(const Graph& graph, const Rotations& rotations,
             std::shared_ptr<const TensorSource> source, const OpenOptions& options);
+  std::shared_ptr<const PackedFile> packed_;    // null where weights are made from rows
   std::shared_ptr<const TensorSource> source_;  // the tensors as they are
   std::string form_;                            // what is made of them: scheme, rotations
   std::shared_ptr<const Weights> weights_;
@@ -76,5 +81,7 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& config);
 /// Adds the sizes that the weights of `graph` will have under a scheme.
 void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
                    ModelInfo* info);
+/// The same of a packed file, which need not be predicted.
+void packed_sizes(const Graph& graph, const PackedFile& file, ModelInfo* info);
 
 }  // namespace qllm

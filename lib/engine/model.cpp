@@ -1,10 +1,13 @@
 #include <algorithm>
+#include <future>
 #include <limits>
+#include <system_error>
 #include <utility>
 
 #include "core/error.h"
 #include "core/math.h"
 #include "engine/loaded_model.h"
+#include "engine/model_cache.h"
 #include "engine/model_digest.h"
 #include "model/gguf_config.h"
 #include "model/gguf_source.h"
@@ -49,6 +52,64 @@ ModelConfig synthetic_config(const SyntheticShape& s) {
   return c;
 }
 
+/// The metadata of a GGUF or a packed file.
+std::shared_ptr<const GgufFile> open_metadata(const std::string& path) {
+  if (!is_packed_file(path)) return GgufFile::open(path);
+  auto packed = PackedFile::open(path);
+  const GgufFile* gguf = &packed->gguf();
+  return {std::move(packed), gguf};
+}
+
+/// The options with what the file has settled.
+OpenOptions packed_options(const PackedFile& file, const OpenOptions& options) {
+  const std::string scheme = to_string(file.form().scheme);
+  require(options.scheme.empty() || options.scheme == scheme, ErrorCode::invalid_argument,
+          "{}: packed as {}: it cannot be opened as {}", file.origin(), scheme, options.scheme);
+  require(options.rotate || !file.form().rotations.any(), ErrorCode::invalid_argument,
+          "{}: packed with rotated weights: it cannot be opened without", file.origin());
+  require(options.device != "reference", ErrorCode::unsupported,
+          "{}: a packed file runs on the cpu; the reference reads the file that it was made of",
+          file.origin());
+  OpenOptions settled = options;
+  settled.scheme = scheme;
+  return settled;
+}
+
+/// On a thread of its own where the system gives one.
+template <typename Work>
+std::future<void> in_background(const Work& work) {
+  try {
+    return std::async(std::launch::async, work);
+  } catch (const std::system_error&) {
+    return std::async(std::launch::deferred, work);
+  }
+}
+
+void add_packed_tensors(const PackedFile& file, ModelInfo* info) {
+  for (const auto& [name, entry] : file.linears()) {
+    info->tensors.push_back(
+        {name, to_string(file.form().scheme), {entry.n, entry.k}, entry.linear.layout.bytes()});
+  }
+}
+
+ModelInfo inspect_packed(const std::string& path, const OpenOptions& options) {
+  const auto file = PackedFile::open(path);
+  packed_options(*file, options);
+  const ModelConfig config = config_from_packed(*file);
+  const Graph graph = build_llama(config, file->form().rotations);
+  check_packed(*file, config, graph);
+  ModelInfo info = describe(file->gguf(), config);
+  add_packed_tensors(*file, &info);
+  info.file_bytes = file->file_bytes();
+  info.packed_file = path;
+  info.rotated = file->form().rotations.any();
+  packed_sizes(graph, *file, &info);
+  const Vocab vocab = vocab_from_gguf(file->gguf());
+  info.tokenizer = tokenizer_name(vocab);
+  info.has_chat_template = !vocab.chat_template.empty();
+  return info;
+}
+
 std::string render(const Vocab& vocab, std::span<const ChatMessage> messages, bool prompt) {
   const ChatFormat format = detect_chat_format(vocab.chat_template);
   return render_chat(format, vocab.chat_template, messages, prompt);
@@ -71,6 +132,8 @@ BackendOptions backend_options(const OpenOptions& options) {
   b.scheme = choose_scheme(options);
   b.kv_format = parse_kv_format(options.kv_format);
   b.large_pages = options.large_pages;
+  b.memory = parse_memory_mode(options.memory);
+  b.lock_memory = options.lock_memory;
   if (options.log) {
     b.log = [log = options.log](LogLevel level, std::string_view line) {
       log(static_cast<int>(level), line);
@@ -84,29 +147,49 @@ Rotations choose_rotations(const ModelConfig& config, const OpenOptions& options
   return rotates ? llama_rotations(config) : Rotations{};
 }
 
-ModelImpl::ModelImpl(const std::string& path, const OpenOptions& options)
-    : file(GgufFile::open(path)) {
+ModelImpl::ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& options)
+    : file(std::move(gguf)) {
   config = config_from_gguf(*file);
   check_tensors(*file, config);
+  const Rotations rotations = choose_rotations(config, options);
+  describe_file();
+  load(build_llama(config, rotations), rotations, std::make_shared<GgufTensorSource>(file),
+       options);
+}
+
+ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given)
+    : file(packed, &packed->gguf()), packed_(std::move(packed)) {
+  const OpenOptions options = packed_options(*packed_, given);
+  config = config_from_packed(*packed_);
+  const Rotations rotations = packed_->form().rotations;
+  const Graph graph = build_llama(config, rotations);
+  check_packed(*packed_, config, graph);
+  std::future<void> tensors_verified = in_background([this] { packed_->verify_tensors(); });
+  describe_file();
+  info.file_bytes = packed_->file_bytes();
+  info.packed_file = packed_->origin();
+  add_packed_tensors(*packed_, &info);
+  tensors_verified.get();
+  load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
+}
+
+void ModelImpl::describe_file() {
   own_tokenizer = open_tokenizer(*file);
   const auto n_tokens = static_cast<int64_t>(own_tokenizer->vocab().tokens.size());
   require(n_tokens <= config.vocab_size, ErrorCode::bad_format,
-          "{}: tokenizer of {} tokens, embedding of {}", path, n_tokens, config.vocab_size);
-  const Rotations rotations = choose_rotations(config, options);
-  const Graph graph = build_llama(config, rotations);
+          "{}: tokenizer of {} tokens, embedding of {}", file->origin(), n_tokens,
+          config.vocab_size);
   info = describe(*file, config);
   info.tokenizer = tokenizer_name(own_tokenizer->vocab());
   info.has_chat_template = !own_tokenizer->vocab().chat_template.empty();
-  load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
 }
 
 ModelImpl::ModelImpl(const SyntheticShape& shape, const OpenOptions& options)
     : config(synthetic_config(shape)) {
   const Rotations rotations = choose_rotations(config, options);
-  const Graph graph = build_llama(config, rotations);
   info = describe(config);
-  load(graph, rotations, std::make_shared<SyntheticSource>(build_llama(config), shape.seed),
-       options);
+  load(build_llama(config, rotations), rotations,
+       std::make_shared<SyntheticSource>(build_llama(config), shape.seed), options);
 }
 
 void ModelImpl::load(const Graph& graph, const Rotations& rotations,
@@ -116,14 +199,15 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
           options.max_batch_tokens, kMaxBatchTokens);
   limits.max_tokens = options.max_batch_tokens;
   limits.max_outputs = std::min(kMaxOutputs, limits.max_tokens);
-  predict_sizes(graph, choose_scheme(options), *source, &info);
+  if (!packed_) predict_sizes(graph, choose_scheme(options), *source, &info);
+  if (packed_) packed_sizes(graph, *packed_, &info);
   try {
     const BackendOptions chosen = backend_options(options);
     backend = make_backend(options.device, chosen);
     source_ = source;
-    form_ = fmt::format("{} rotated {:d}{:d}{:d}", to_string(chosen.scheme), rotations.residual,
-                        rotations.heads, rotations.ffn);
+    form_ = digest_form(chosen.scheme, rotations);
     source = rotate_llama(config, rotations, std::move(source));
+    if (packed_) source = std::make_shared<PackedSource>(packed_, std::move(source));
     weights_ = backend->load(graph, std::move(source), options.progress);
     plan_ = backend->compile(graph, weights_, limits);
     make_kv_pool(options.kv_memory_bytes);
@@ -136,6 +220,7 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
   info.rotated = rotations.any();
   info.weight_bytes = weights_->bytes();
   info.bytes_per_token = weights_->bytes_per_step();
+  info.memory = weights_->memory();
 }
 
 void ModelImpl::execute(const Batch& batch, std::span<float> logits) {
@@ -166,8 +251,9 @@ void ModelImpl::make_kv_pool(int64_t budget) {
 }
 
 SequenceOwner ModelImpl::owner() const {
-  std::call_once(digest_once_,
-                 [&] { digest_ = model_digest(build_llama(config), form_, *source_); });
+  std::call_once(digest_once_, [&] {
+    digest_ = packed_ ? packed_->form().digest : model_digest(build_llama(config), form_, *source_);
+  });
   return {digest_, config.vocab_size};
 }
 
@@ -179,7 +265,11 @@ const Tokenizer& ModelImpl::tokenizer() const {
 Model::Model(std::shared_ptr<ModelImpl> impl) : impl_(std::move(impl)) {}
 
 Model Model::open(const std::string& path, const OpenOptions& options) {
-  return Model(std::make_shared<ModelImpl>(path, options));
+  if (is_packed_file(path)) {
+    return Model(std::make_shared<ModelImpl>(PackedFile::open(path), options));
+  }
+  if (auto cached = open_cached(path, options)) return Model(std::move(cached));
+  return Model(std::make_shared<ModelImpl>(GgufFile::open(path), options));
 }
 
 Model Model::synthetic(const SyntheticShape& shape, const OpenOptions& options) {
@@ -210,13 +300,19 @@ double Model::measure_read_gbps(int64_t bytes) const {
 
 double Model::measure_peak_tops() const { return impl_->backend->measure_peak_tops(); }
 
+void verify_packed(const std::string& path) {
+  const auto file = PackedFile::open(path);
+  file->verify_tensors();
+  file->verify_linears();
+}
+
 struct Vocabulary::Impl {
   std::unique_ptr<const Tokenizer> tokenizer;
 };
 
 Vocabulary Vocabulary::open(const std::string& path) {
   auto impl = std::make_shared<Impl>();
-  impl->tokenizer = open_tokenizer(*GgufFile::open(path));
+  impl->tokenizer = open_tokenizer(*open_metadata(path));
   Vocabulary vocabulary;
   vocabulary.impl_ = std::move(impl);
   return vocabulary;
@@ -237,6 +333,7 @@ std::string Vocabulary::render_chat(std::span<const ChatMessage> messages,
 }
 
 ModelInfo inspect_model(const std::string& path, const OpenOptions& options) {
+  if (is_packed_file(path)) return inspect_packed(path, options);
   const auto file = GgufFile::open(path);
   const ModelConfig config = config_from_gguf(*file);
   check_tensors(*file, config);

@@ -1,5 +1,7 @@
 #include "engine/model_digest.h"
 
+#include <fmt/format.h>
+
 #include <set>
 #include <string_view>
 #include <vector>
@@ -43,6 +45,11 @@ void add_weight(Digest& digest, const Weight& weight, const TensorSource& source
 }
 
 }  // namespace
+
+std::string digest_form(const Scheme& scheme, const Rotations& rotations) {
+  return fmt::format("{} rotated {:d}{:d}{:d}", to_string(scheme), rotations.residual,
+                     rotations.heads, rotations.ffn);
+}
 
 uint64_t model_digest(const Graph& graph, const std::string& form, const TensorSource& source) {
   Digest digest;

@@ -6,6 +6,7 @@
 
 #include "backend/backend.h"
 #include "graph/graph.h"
+#include "model/rotation.h"
 
 namespace qllm {
 
@@ -13,5 +14,8 @@ namespace qllm {
 /// between) and `form`, a line on what was made of them. Not of the kernel tier or the number of
 /// threads, whose results agree. Reads little, but from all over the file.
 uint64_t model_digest(const Graph& graph, const std::string& form, const TensorSource& source);
+
+/// That line.
+std::string digest_form(const Scheme& scheme, const Rotations& rotations);
 
 }  // namespace qllm

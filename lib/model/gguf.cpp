@@ -127,6 +127,10 @@ std::shared_ptr<const GgufFile> GgufFile::parse(std::span<const std::byte> bytes
   return file;
 }
 
+void GgufFile::release() const noexcept {
+  if (file_ != nullptr) file_->release();
+}
+
 const GgufValue* GgufFile::find(std::string_view key) const {
   const auto it = values_.find(key);
   return it == values_.end() ? nullptr : &it->second;

@@ -76,6 +76,11 @@ class GgufFile {
   const std::string& origin() const { return origin_; }
   uint32_t version() const { return version_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  std::span<const std::byte> bytes() const { return bytes_; }
+  /// All keys and values as they stand in the file.
+  std::span<const std::byte> metadata() const { return metadata_; }
+  /// Gives back the pages of a mapped file; what is read again comes from the file again.
+  void release() const noexcept;
   uint64_t alignment() const { return alignment_; }
 
   /// In the order of the file.
@@ -113,6 +118,7 @@ class GgufFile {
   std::string origin_;
   std::unique_ptr<MappedFile> file_;  // null where the caller owns the bytes
   std::span<const std::byte> bytes_;
+  std::span<const std::byte> metadata_;
   uint32_t version_ = 0;
   uint64_t alignment_ = 32;
   std::vector<std::string_view> keys_;

@@ -11,12 +11,14 @@ namespace {
 
 class TensorChecker {
  public:
-  TensorChecker(const GgufFile& file, const ModelConfig& config) : file_(file), c_(config) {}
+  /// `packed`: matrices that only linears read are elsewhere.
+  TensorChecker(const GgufFile& file, const ModelConfig& config, bool packed)
+      : file_(file), c_(config), packed_(packed) {}
 
   void run() {
     expect("token_embd.weight", {c_.vocab_size, c_.d_model});
     expect("output_norm.weight", {c_.d_model});
-    if (!c_.tied_lm_head) expect("output.weight", {c_.vocab_size, c_.d_model});
+    if (!c_.tied_lm_head) expect_linear("output.weight", {c_.vocab_size, c_.d_model});
     for (int64_t layer = 0; layer < c_.n_layers; ++layer) check_layer(layer);
     refuse_the_rest();
   }
@@ -27,19 +29,23 @@ class TensorChecker {
     const int64_t q_width = c_.n_heads * c_.head_dim;
     const int64_t kv_width = c_.n_kv_heads * c_.head_dim;
     expect(prefix + "attn_norm.weight", {c_.d_model});
-    expect(prefix + "attn_q.weight", {q_width, c_.d_model});
-    expect(prefix + "attn_k.weight", {kv_width, c_.d_model});
-    expect(prefix + "attn_v.weight", {kv_width, c_.d_model});
-    expect(prefix + "attn_output.weight", {c_.d_model, q_width});
+    expect_linear(prefix + "attn_q.weight", {q_width, c_.d_model});
+    expect_linear(prefix + "attn_k.weight", {kv_width, c_.d_model});
+    expect_linear(prefix + "attn_v.weight", {kv_width, c_.d_model});
+    expect_linear(prefix + "attn_output.weight", {c_.d_model, q_width});
     if (c_.attention_bias) {
       expect(prefix + "attn_q.bias", {q_width});
       expect(prefix + "attn_k.bias", {kv_width});
       expect(prefix + "attn_v.bias", {kv_width});
     }
     expect(prefix + "ffn_norm.weight", {c_.d_model});
-    expect(prefix + "ffn_gate.weight", {c_.d_ff, c_.d_model});
-    expect(prefix + "ffn_up.weight", {c_.d_ff, c_.d_model});
-    expect(prefix + "ffn_down.weight", {c_.d_model, c_.d_ff});
+    expect_linear(prefix + "ffn_gate.weight", {c_.d_ff, c_.d_model});
+    expect_linear(prefix + "ffn_up.weight", {c_.d_ff, c_.d_model});
+    expect_linear(prefix + "ffn_down.weight", {c_.d_model, c_.d_ff});
+  }
+
+  void expect_linear(const std::string& name, const std::vector<int64_t>& shape) {
+    if (!packed_) expect(name, shape);
   }
 
   void expect(const std::string& name, const std::vector<int64_t>& shape) {
@@ -67,13 +73,18 @@ class TensorChecker {
 
   const GgufFile& file_;
   const ModelConfig& c_;
+  bool packed_;
   std::unordered_set<std::string_view> read_;
 };
 
 }  // namespace
 
 void check_tensors(const GgufFile& file, const ModelConfig& config) {
-  TensorChecker(file, config).run();
+  TensorChecker(file, config, false).run();
+}
+
+void check_unpacked_tensors(const GgufFile& file, const ModelConfig& config) {
+  TensorChecker(file, config, true).run();
 }
 
 }  // namespace qllm

@@ -14,4 +14,7 @@ ModelConfig config_from_gguf(const GgufFile& file);
 /// d]"), unsupported for a tensor that the architecture as built here would leave unread.
 void check_tensors(const GgufFile& file, const ModelConfig& config);
 
+/// The same of the image in a packed file, which lacks the matrices that only linears read.
+void check_unpacked_tensors(const GgufFile& file, const ModelConfig& config);
+
 }  // namespace qllm

@@ -53,7 +53,9 @@ void GgufParser::run() {
   read_magic_and_version();
   const auto tensors = reader_.read<uint64_t>("tensor count");
   const auto values = reader_.read<uint64_t>("metadata count");
+  const uint64_t begin = reader_.position();
   read_metadata(values);
+  file_->metadata_ = file_->bytes_.subspan(begin, reader_.position() - begin);
   read_alignment();
   refuse_splits();
   read_tensors(tensors);

@@ -21,7 +21,7 @@ QLLM = ""
 TINY = ""
 LONG = ""  # the same model with a context so long that generating takes a while
 WORK = ""
-COMMANDS = ["run", "chat", "tokenize", "detokenize", "template", "logits", "info", "bench", "perplexity"]
+COMMANDS = ["run", "chat", "tokenize", "detokenize", "template", "logits", "info", "quantize", "bench", "perplexity"]
 LONG_CONTEXT = 60000
 TIMEOUT_S = 120
 
@@ -107,7 +107,8 @@ class Usage(Case):
             ["run", TINY, "-p", "x", "--threads", "-1"], ["run", TINY, "-p"], ["run", TINY, "nonsense"],
             ["detokenize", TINY], ["logits", TINY, "--ids", "1"], ["bench"], ["bench", TINY, "--synthetic", "vocab=9"],
             ["bench", "--synthetic", "depth=3"], ["bench", "--synthetic", "vocab=x"], ["bench", TINY, "--threads", "a"],
-            ["bench", TINY, "--json", "--csv"], ["perplexity", TINY], ["template", TINY],
+            ["bench", TINY, "--json", "--csv"], ["quantize", TINY],
+            ["run", TINY, "-p", "x", "--memory", "cloud"], ["run", TINY, "-p", "x", "--cache-size", "0"], ["perplexity", TINY], ["template", TINY],
         ]  # fmt: skip
         for arguments in wrong:
             with self.subTest(arguments=arguments):
@@ -628,6 +629,7 @@ def main():
     QLLM, TINY = (os.path.abspath(name) for name in sys.argv[1:3])
     with tempfile.TemporaryDirectory(prefix="qllm-cli-") as work:
         WORK = work
+        os.environ["XDG_CACHE_HOME"] = os.path.join(work, "cache")  # not the user's
         with open(TINY, "rb") as file:
             LONG = path("long.gguf", with_long_context(file.read()))
         unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

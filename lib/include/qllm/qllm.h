@@ -104,16 +104,32 @@ typedef struct qllm_open_options {
                                   "bf16" */
   int64_t kv_memory_bytes;   /**< for the keys and values of all sessions; 0 (default): 131,072
                                   tokens or two full contexts, at most a quarter of the memory */
+  const char* memory;       /**< where weights lie: "map" (packed files in place), "copy", "hugetlb"
+                                 (explicit large pages), or "auto"; NULL: "auto" */
+  const char* cache_folder; /**< for packed copies of GGUF models, so that the next open maps them;
+                                 made where it is missing; NULL or "" (default): nothing is written
+                                 anywhere */
+  int64_t cache_bytes;      /**< the most that folder may hold; default 64 GiB */
+  int32_t lock_memory;      /**< nonzero: keep the weights from being swapped out (mlock) */
+  int32_t reserved2;        /**< leave 0 */
 } qllm_open_options;
 
 /** Sets all defaults; `struct_size` is sizeof(qllm_open_options).
  * Fails with invalid_argument for NULL or a size that no version of the struct has. */
 QLLM_API qllm_status qllm_open_options_init(qllm_open_options* options, size_t struct_size);
 
-/** Loads a GGUF file; `options` may be NULL. On success qllm_model_close() takes `*model`.
- * Fails with not_found, io, bad_format, unsupported, out_of_memory, cancelled, invalid_argument. */
+/** Loads a GGUF or a packed (.qllm) file; `options` may be NULL. On success qllm_model_close()
+ * takes `*model`. Fails with not_found, io, bad_format, unsupported, out_of_memory, cancelled,
+ * invalid_argument. */
 QLLM_API qllm_status qllm_model_open(const char* path, const qllm_open_options* options,
                                      qllm_model** model, qllm_error* error);
+
+/** Writes a GGUF file as a packed one, as `options` (may be NULL) would load it, whole or not at
+ * all. `*bytes` (may be NULL) becomes its size. Fails with io (a full disk, another process that
+ * writes the same file) and as qllm_model_open. */
+QLLM_API qllm_status qllm_quantize(const char* path, const char* out,
+                                   const qllm_open_options* options, int64_t* bytes,
+                                   qllm_error* error);
 
 /** The shape of a model of random weights, for benchmarks. */
 typedef struct qllm_synthetic_shape {

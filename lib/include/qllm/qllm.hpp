@@ -45,6 +45,16 @@ struct OpenOptions {
   std::string kv_format = "bf16";  ///< keys and values: "bf16", or "int8" with a scale per head
   int64_t kv_memory_bytes = 0;  ///< for the keys and values of all sessions; 0: 131,072 tokens or
                                 ///< two full contexts, at most a quarter of the machine's memory
+  /// Where the weights lie: "map" (packed files stay mapped and are read in place), "copy" (in
+  /// each worker's own memory), "hugetlb" (the same on the large pages that the administrator set
+  /// aside), or "auto": map where the file is packed and all workers share a memory node.
+  std::string memory = "auto";
+  bool lock_memory = false;  ///< keep the weights from being swapped out (mlock), within the limits
+  /// A folder for packed copies of GGUF models, so that the next open maps instead of quantizing;
+  /// made where it is missing. Empty (default): none is made, and nothing is written anywhere.
+  std::string cache_folder;
+  int64_t cache_bytes = int64_t{64} << 30;  ///< the most that folder may hold; the copies used
+                                            ///< longest ago go first
   /// Receives log lines: level 0 debug, 1 info, 2 warning, 3 error. May be empty.
   std::function<void(int level, std::string_view line)> log;
   /// Receives a stage and a fraction in [0, 1]; return false to cancel. May be empty.
@@ -87,6 +97,9 @@ struct ModelInfo {
   int64_t bytes_per_token = 0;  // read by one decode step at depth 0
   int64_t ops_per_token = 0;    // of its linears but the LM head; a multiply-add is two
   int64_t kv_bytes_per_token = 0;
+  std::string packed_file;  // the packed file that the weights came from: the model, its copy in
+                            // the cache, or empty
+  std::string memory;       // of a loaded model: OpenOptions::memory as it came out
   std::vector<TensorInfo> tensors;
 };
 
@@ -145,7 +158,8 @@ class SessionImpl;
 /// A loaded model. Cheap to copy: copies share it.
 class QLLM_API Model {
  public:
-  /// Loads a GGUF file. Throws Error (io, bad_format, unsupported, out_of_memory, …).
+  /// Loads a GGUF or a packed (.qllm) file. Throws Error (io, bad_format, unsupported,
+  /// out_of_memory, …).
   static Model open(const std::string& path, const OpenOptions& options = {});
   /// A model of random weights; it has no tokenizer.
   static Model synthetic(const SyntheticShape& shape, const OpenOptions& options = {});
@@ -177,6 +191,23 @@ class QLLM_API Model {
 /// Looks at a model without loading its weights, as `options` would load them: what `qllm info`
 /// shows.
 QLLM_API ModelInfo inspect_model(const std::string& path, const OpenOptions& options = {});
+/// Compares all of a packed file with its checksums. Throws bad_format naming the first tensor that
+/// is damaged.
+QLLM_API void verify_packed(const std::string& path);
+
+struct QuantizeResult {
+  int64_t bytes = 0;               // of the file
+  std::vector<TensorInfo> layers;  // the packed tensors, in order
+};
+/// Writes a GGUF file as a packed one, as `options` (scheme, rotate, threads, …) would load it. The
+/// file appears whole or not at all; needs the memory of about one tensor. Throws io (a full disk,
+/// another process that writes the same file), cancelled, and what Model::open throws.
+QLLM_API QuantizeResult quantize_model(const std::string& path, const std::string& out,
+                                       const OpenOptions& options = {});
+/// $XDG_CACHE_HOME/qllm, else $HOME/.cache/qllm: what the program gives OpenOptions::cache_folder.
+/// Empty where neither is set.
+QLLM_API std::string default_cache_folder();
+
 /// The tokenizer of a model file alone, as tokenize() and detokenize() of a Model.
 class QLLM_API Vocabulary {
  public:

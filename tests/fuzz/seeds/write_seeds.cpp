@@ -1,5 +1,5 @@
 // Writes seeds below FOLDER: `qllm_fuzz_seeds FOLDER`. corpus-gguf: small models of each tokenizer
-// kind, and a file of every value type. corpus-session: saved sessions.
+// kind, and a file of every value type. corpus-session: saved sessions. corpus-packed: packed ones.
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "support/packed_model.h"
 #include "support/saved_session.h"
 #include "support/tiny_llama.h"
 
@@ -73,6 +74,17 @@ void write_session(const std::filesystem::path& folder, int64_t count) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
 
+/// Behind the byte that fuzz_packed takes off: all checksums made right.
+void write_packed(const std::filesystem::path& folder, const char* name, GgmlType type,
+                  const char* scheme, bool rotates) {
+  std::filesystem::create_directories(folder);
+  const auto bytes = qllm::test::build_packed(smallest(TokenizerKind::bpe, type),
+                                              qllm::parse_scheme(scheme), rotates);
+  std::vector<std::byte> file = {std::byte{0x0F}};
+  file.insert(file.end(), bytes.begin(), bytes.end());
+  qllm::test::write_file((folder / name).string(), file);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -83,5 +95,9 @@ int main(int argc, char** argv) {
   const std::filesystem::path folder(argv[1]);
   write_models(folder / "corpus-gguf");
   for (const int64_t count : {0, 1, 64, 130}) write_session(folder / "corpus-session", count);
+  const std::filesystem::path packed = folder / "corpus-packed";
+  write_packed(packed, "int8", GgmlType::f32, "int8", true);
+  write_packed(packed, "int4", GgmlType::f32, "int4-g32", false);
+  write_packed(packed, "keep", GgmlType::q4_1, "keep", false);
   return 0;
 }
