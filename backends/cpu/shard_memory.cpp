@@ -42,6 +42,7 @@ ShardMemory::ShardMemory(const Topology& topology, const std::vector<int64_t>& b
 int64_t ShardMemory::large_page_bytes() const {
   int64_t total = 0;
   for (const PlacedBuffer& arena : arenas_) {
+    if (arena.bytes() < kLargePage) continue;  // asking costs a walk over all that is mapped
     const int64_t bytes = arena.on_hugetlb() ? static_cast<int64_t>(arena.bytes())
                                              : cpu::large_page_bytes(arena.data(), arena.bytes());
     if (bytes < 0) return -1;

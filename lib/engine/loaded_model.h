@@ -52,7 +52,8 @@ class ModelImpl {
 
  private:
   void make_kv_pool(int64_t budget);
-  void describe_file();
+  void make_own_tokenizer();
+  void describe_tokenizer();
   /// `source` has the tensors as they are.
   void load(const Graph& graph, const Rotations& rotations,
             std::shared_ptr<const TensorSource> source, const OpenOptions& options);

@@ -152,11 +152,15 @@ ModelImpl::ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& op
   config = config_from_gguf(*file);
   check_tensors(*file, config);
   const Rotations rotations = choose_rotations(config, options);
-  describe_file();
+  make_own_tokenizer();
+  info = describe(*file, config);
+  describe_tokenizer();
   load(build_llama(config, rotations), rotations, std::make_shared<GgufTensorSource>(file),
        options);
 }
 
+/// What is not packed is compared with its checksums, and the tokenizer made, while the backend
+/// reads the weights: all three are done when the first token is wanted.
 ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given)
     : file(packed, &packed->gguf()), packed_(std::move(packed)) {
   const OpenOptions options = packed_options(*packed_, given);
@@ -164,22 +168,27 @@ ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions
   const Rotations rotations = packed_->form().rotations;
   const Graph graph = build_llama(config, rotations);
   check_packed(*packed_, config, graph);
-  std::future<void> tensors_verified = in_background([this] { packed_->verify_tensors(); });
-  describe_file();
+  std::future<void> verified = in_background([this] { packed_->verify_tensors(); });
+  std::future<void> tokenizer_made = in_background([this] { make_own_tokenizer(); });
+  info = describe(*file, config);
   info.file_bytes = packed_->file_bytes();
   info.packed_file = packed_->origin();
   add_packed_tensors(*packed_, &info);
-  tensors_verified.get();
   load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
+  verified.get();
+  tokenizer_made.get();
+  describe_tokenizer();
 }
 
-void ModelImpl::describe_file() {
+void ModelImpl::make_own_tokenizer() {
   own_tokenizer = open_tokenizer(*file);
   const auto n_tokens = static_cast<int64_t>(own_tokenizer->vocab().tokens.size());
   require(n_tokens <= config.vocab_size, ErrorCode::bad_format,
           "{}: tokenizer of {} tokens, embedding of {}", file->origin(), n_tokens,
           config.vocab_size);
-  info = describe(*file, config);
+}
+
+void ModelImpl::describe_tokenizer() {
   info.tokenizer = tokenizer_name(own_tokenizer->vocab());
   info.has_chat_template = !own_tokenizer->vocab().chat_template.empty();
 }
