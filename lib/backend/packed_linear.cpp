@@ -97,10 +97,10 @@ PackedView from_row(const PackedRun& run, const PackedView& view, int64_t n0) {
 
 uint64_t block_checksum(const PackedRun& run, const PackedView& block, int64_t row, uint64_t seed) {
   uint64_t check =
-      checksum(bytes_of(block.codes, run.column_bytes()), seed + static_cast<uint64_t>(row));
+      crc_checksum(bytes_of(block.codes, run.column_bytes()), seed + static_cast<uint64_t>(row));
   if (run.in_groups()) return check;
-  check = checksum(bytes_of(block.scale, kBlockN), check);
-  return checksum(bytes_of(block.sum, kBlockN), check);
+  check = crc_checksum(bytes_of(block.scale, kBlockN), check);
+  return crc_checksum(bytes_of(block.sum, kBlockN), check);
 }
 
 }  // namespace qllm

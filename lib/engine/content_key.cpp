@@ -82,7 +82,7 @@ class Chunks {
         const auto bytes =
             std::span(buffer).first(static_cast<size_t>(std::min(kChunk, file_.size() - at)));
         file_.read_at(at, bytes);
-        sums_[i] = checksum(bytes, i);
+        sums_[i] = checksum(bytes, i);  // 64 bits: a key, not only against damage
         const double done = static_cast<double>(i) / static_cast<double>(sums_.size());
         require(!go_on || go_on(done), ErrorCode::cancelled, "reading: cancelled");
       }

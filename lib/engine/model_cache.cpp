@@ -92,13 +92,18 @@ class Cache {
   Cache(const std::string& model, const OpenOptions& options) : model_(model), options_(options) {}
 
   std::shared_ptr<ModelImpl> open() {
-    std::string copy;
     try {
       make_folder(options_.cache_folder);
+    } catch (const Error& e) {
+      return give_up(e);
+    }
+    std::string copy;
+    try {
       copy = copy_of(remembered_content_key(model_, options_.cache_folder,
                                             [this](double f) { return go_on("reading", f); }));
     } catch (const Error& e) {
-      return give_up(e);
+      if (e.code() == ErrorCode::cancelled) throw;
+      return nullptr;  // the model cannot be read: who opens it says so
     }
     if (auto model = load(copy)) return model;
     // What is wrong with the model or the options is not the cache's to swallow.
@@ -124,7 +129,7 @@ class Cache {
   }
 
   std::shared_ptr<ModelImpl> give_up(const Error& e) const {
-    if (e.code() == ErrorCode::cancelled || e.code() == ErrorCode::not_found) throw e;
+    if (e.code() == ErrorCode::cancelled) throw e;
     say(options_, LogLevel::warning,
         fmt::format("cache: no packed copy of {} is kept: {}", model_, e.what()));
     return nullptr;

@@ -80,7 +80,7 @@ void PackedFile::verify_tensors() const {
   size_t at = tensors_at_;
   for (size_t i = 0; i < tensor_checks_.size(); ++i, at += kTensorChunk) {
     const size_t bytes = std::min<size_t>(kTensorChunk, gguf_->bytes().size() - at);
-    const uint64_t found = checksum(gguf_->bytes().subspan(at, bytes), i);
+    const uint64_t found = crc_checksum(gguf_->bytes().subspan(at, bytes), i);
     release(static_cast<size_t>(data - bytes_.data()) + at, bytes);
     require(found == tensor_checks_[i], ErrorCode::bad_format,
             "{}: tensor {}: damaged: its bytes have the checksum {:016x}, expected {:016x}",

@@ -258,7 +258,7 @@ void PackedWriter::write_image(PartFile& file) {
                   to - from);
     }
     const auto bytes = std::span<const std::byte>(chunk).first(end - begin);
-    tensor_checks_[i] = checksum(bytes, i);
+    tensor_checks_[i] = crc_checksum(bytes, i);
     file.write_at(image + static_cast<int64_t>(header_.gguf_head_bytes + begin), bytes);
     gguf_.release();
   }

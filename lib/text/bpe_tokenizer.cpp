@@ -21,41 +21,39 @@ uint64_t pair_key(int32_t left, int32_t right) {
 }  // namespace
 
 BpeTokenizer::BpeTokenizer(Vocab source)
-    : TokenizerBase(std::move(source)), pretokenizer_(vocab().pre) {
-  make_pieces();
+    : TokenizerBase(std::move(source)), pretokenizer_(vocab().pre), ids_(make_pieces()) {
   // A user-defined token is spelt as it stands in the text; a token of merges has the first claim.
   for (const bool user_defined : {false, true}) {
     for (size_t i = 0; i < pieces_.size(); ++i) {
       if (!is_mergeable(i) || user_defined != (types()[i] == TokenType::user_defined)) continue;
       // What is not in the alphabet cannot come of bytes: it would hide the token that does.
       if (!user_defined && !is_in_alphabet(vocab().tokens[i])) continue;
-      ids_.try_emplace(pieces_[i], static_cast<int32_t>(i));
+      ids_.add(static_cast<int32_t>(i));
     }
   }
   for (unsigned byte = 0; byte < 256; ++byte) {
     const char c = static_cast<char>(byte);
-    const auto found = ids_.find(std::string_view(&c, 1));
-    byte_ids_[byte] = found == ids_.end() ? -1 : found->second;
+    byte_ids_[byte] = ids_.find(std::string_view(&c, 1));
   }
   const int32_t unk = vocab().unk;
   if (unk >= 0 && types()[static_cast<size_t>(unk)] == TokenType::unknown) unknown_ = unk;
   read_merges();
 }
 
-void BpeTokenizer::make_pieces() {
+const std::vector<std::string>& BpeTokenizer::make_pieces() {
   const auto& tokens = vocab().tokens;
   pieces_.reserve(tokens.size());
-  ids_.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     const bool literal = types()[i] == TokenType::control || types()[i] == TokenType::unknown ||
                          types()[i] == TokenType::user_defined;
     pieces_.push_back(literal ? tokens[i] : bytes_from_alphabet(tokens[i]));
   }
+  return pieces_;
 }
 
 void BpeTokenizer::read_merges() {
   const auto& merges = vocab().merges;
-  merges_.reserve(merges.size());
+  merges_.reset(merges.size());
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const std::string_view merge = merges[rank];
     const size_t space = merge.find(' ', 1);
@@ -63,22 +61,22 @@ void BpeTokenizer::read_merges() {
             "tokenizer: merge {}: expected two tokens with a space between, found '{}'", rank,
             merge);
     const auto id_of = [&](const std::string& bytes) {
-      const auto found = ids_.find(bytes);
-      require(found != ids_.end(), ErrorCode::bad_format,
-              "tokenizer: merge {} ('{}'): '{}' is not in the vocabulary", rank, merge,
-              alphabet_from_bytes(bytes));
-      return found->second;
+      const int32_t id = ids_.find(bytes);
+      if (id < 0) {
+        fail(ErrorCode::bad_format, "tokenizer: merge {} ('{}'): '{}' is not in the vocabulary",
+             rank, merge, alphabet_from_bytes(bytes));
+      }
+      return id;
     };
     const std::string left = bytes_from_alphabet(merge.substr(0, space));
     const std::string right = bytes_from_alphabet(merge.substr(space + 1));
     const Merge entry{static_cast<uint32_t>(rank), id_of(left + right)};
-    merges_.try_emplace(pair_key(id_of(left), id_of(right)), entry);
+    merges_.add(pair_key(id_of(left), id_of(right)), entry);
   }
 }
 
 const BpeTokenizer::Merge* BpeTokenizer::find_merge(int32_t left, int32_t right) const {
-  const auto found = merges_.find(pair_key(left, right));
-  return found == merges_.end() ? nullptr : &found->second;
+  return merges_.find(pair_key(left, right));
 }
 
 // One word on its way from bytes to tokens: a linked list of symbols, and a heap of the pairs that
@@ -148,8 +146,8 @@ struct BpeTokenizer::Merger {
 
 void BpeTokenizer::encode_word(std::string_view word, std::vector<int32_t>& ids) const {
   if (pretokenizer_.ignore_merges()) {
-    const auto whole = ids_.find(word);
-    if (whole != ids_.end()) return ids.push_back(whole->second);
+    const int32_t whole = ids_.find(word);
+    if (whole >= 0) return ids.push_back(whole);
   }
   for (; word.size() > kMaxWord; word.remove_prefix(kMaxWord)) {
     encode_word(word.substr(0, kMaxWord), ids);

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <array>
+#include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "text/flat_table.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer_base.h"
 
@@ -32,16 +33,16 @@ class BpeTokenizer final : public TokenizerBase {
   struct Merger;
   struct WordCache;
 
-  void make_pieces();
+  const std::vector<std::string>& make_pieces();
   void read_merges();
   void encode_word(std::string_view word, std::vector<int32_t>& ids) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
 
   PreTokenizer pretokenizer_;
-  int32_t unknown_ = -1;                               // for bytes without a token; -1: none
-  std::array<int32_t, 256> byte_ids_{};                // -1: none
-  std::unordered_map<std::string_view, int32_t> ids_;  // views into pieces_
-  std::unordered_map<uint64_t, Merge> merges_;         // left id << 32 | right id
+  int32_t unknown_ = -1;                 // for bytes without a token; -1: none
+  std::array<int32_t, 256> byte_ids_{};  // -1: none
+  TextIndex ids_;                        // of pieces_
+  NumberTable<Merge> merges_;            // by left id << 32 | right id
 };
 
 }  // namespace qllm

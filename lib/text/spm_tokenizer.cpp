@@ -49,7 +49,7 @@ int named_byte(std::string_view token) {
 
 }  // namespace
 
-SpmTokenizer::SpmTokenizer(Vocab source) : TokenizerBase(std::move(source)) {
+SpmTokenizer::SpmTokenizer(Vocab source) : TokenizerBase(std::move(source)), ids_(vocab().tokens) {
   byte_ids_.fill(-1);
   const auto& tokens = vocab().tokens;
   pieces_.reserve(tokens.size());
@@ -64,18 +64,16 @@ SpmTokenizer::SpmTokenizer(Vocab source) : TokenizerBase(std::move(source)) {
       byte_ids_[static_cast<size_t>(byte)] = static_cast<int32_t>(i);
     }
   }
-  ids_.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (!is_mergeable(i)) continue;
-    ids_.try_emplace(tokens[i], static_cast<int32_t>(i));
+    ids_.add(static_cast<int32_t>(i));
     longest_ = std::max(longest_, tokens[i].size());
   }
 }
 
 int32_t SpmTokenizer::find(std::string_view escaped) const {
   if (escaped.size() > longest_) return -1;
-  const auto found = ids_.find(escaped);
-  return found == ids_.end() ? -1 : found->second;
+  return ids_.find(escaped);
 }
 
 // The text as a linked list of symbols, and a heap of the neighbours that make a token together.

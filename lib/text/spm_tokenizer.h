@@ -3,9 +3,9 @@
 
 #include <array>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
+#include "text/flat_table.h"
 #include "text/tokenizer_base.h"
 
 namespace qllm {
@@ -27,9 +27,9 @@ class SpmTokenizer final : public TokenizerBase {
   int32_t find(std::string_view escaped) const;  // -1: none
   void append_bytes(std::string_view code_point, std::vector<int32_t>& ids) const;
 
-  std::unordered_map<std::string_view, int32_t> ids_;  // views into the vocabulary's tokens
-  std::array<int32_t, 256> byte_ids_{};                // -1: none
-  size_t longest_ = 0;                                 // bytes of the longest token
+  TextIndex ids_;                        // of the vocabulary's tokens
+  std::array<int32_t, 256> byte_ids_{};  // -1: none
+  size_t longest_ = 0;                   // bytes of the longest token
 };
 
 }  // namespace qllm

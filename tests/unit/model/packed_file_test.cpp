@@ -166,14 +166,12 @@ TEST_CASE("packed file: damage is named") {
   };
   for (const auto& [name, entry] : packed->linears()) {
     const AlignedBytes bytes = damaged(entry.linear.runs.front() + 5);
-    check_error(ErrorCode::bad_format, "m.qllm: tensor " + name + ": damaged", [&] {
-      PackedFile::parse(bytes.span(), "m.qllm")->verify_linears();
-    });
+    check_error(ErrorCode::bad_format, "m.qllm: tensor " + name + ": damaged",
+                [&] { PackedFile::parse(bytes.span(), "m.qllm")->verify_linears(); });
   }
   const AlignedBytes table = damaged(packed->gguf().tensor("token_embd.weight").data.data() + 9);
-  check_error(ErrorCode::bad_format, "m.qllm: tensor token_embd.weight: damaged", [&] {
-    PackedFile::parse(table.span(), "m.qllm")->verify_tensors();
-  });
+  check_error(ErrorCode::bad_format, "m.qllm: tensor token_embd.weight: damaged",
+              [&] { PackedFile::parse(table.span(), "m.qllm")->verify_tensors(); });
   // A load finds it, too, whichever way the weights take.
   const AlignedBytes head = damaged(packed->find("lm_head")->runs.front());
   const auto broken = PackedFile::parse(head.span(), "m.qllm");
@@ -181,7 +179,8 @@ TEST_CASE("packed file: damage is named") {
   const Graph graph = build_llama(config, broken->form().rotations);
   const std::shared_ptr<const GgufFile> image(broken, &broken->gguf());
   const auto source = std::make_shared<PackedSource>(
-      broken, rotate_llama(config, broken->form().rotations, std::make_shared<GgufTensorSource>(image)));
+      broken,
+      rotate_llama(config, broken->form().rotations, std::make_shared<GgufTensorSource>(image)));
   for (const MemoryMode memory : {MemoryMode::map, MemoryMode::copy}) {
     check_error(ErrorCode::bad_format, "tensor lm_head: damaged: rows 0 to 63",
                 [&] { Loaded(graph, {SchemeKind::int8}, source, memory, 2); });
@@ -213,7 +212,8 @@ TEST_CASE("packed file: forged headers and tables are refused") {
   const uint64_t t = header.table_at;
   forged(t, kHuge, "scheme");
   forged(t + 8 + 4, 1U << 20, "unknown bits");
-  const uint64_t checks = (header.gguf_bytes - header.gguf_head_bytes + kTensorChunk - 1) / kTensorChunk;
+  const uint64_t checks =
+      (header.gguf_bytes - header.gguf_head_bytes + kTensorChunk - 1) / kTensorChunk;
   forged(t + 12 + 16, kHuge, "checksums for");
   const uint64_t count_at = t + 12 + 16 + 8 + 8 * checks;
   forged(count_at, kHuge, "do not fit");
