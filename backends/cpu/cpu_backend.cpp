@@ -115,6 +115,8 @@ class CpuBackend final : public Backend {
     return weights;
   }
 
+  bool maps_packed() const override { return cpu::maps_packed(options_.memory, *topology_); }
+
   void pack(const Weight& weight, const PackedLayout& layout, const TensorSource& source,
             const PackFn& take) override {
     pack_linear(weight, layout, source, vec_, pool_, take);

@@ -53,17 +53,17 @@ void point_into(const std::vector<PackedRun>& runs, const std::vector<const std:
   }
 }
 
-bool maps(const LoadContext& context) {
-  if (context.memory != MemoryMode::automatic) return context.memory == MemoryMode::map;
-  return context.topology->numa_nodes() <= 1;
-}
-
 }  // namespace
+
+bool maps_packed(MemoryMode memory, const Topology& topology) {
+  if (memory != MemoryMode::automatic) return memory == MemoryMode::map;
+  return topology.numa_nodes() <= 1;
+}
 
 CpuWeights::CpuWeights(const Graph& graph, const Scheme& scheme,
                        std::shared_ptr<const TensorSource> source, const LoadContext& context,
                        const ProgressFn& progress)
-    : source_(std::move(source)), maps_(maps(context)) {
+    : source_(std::move(source)), maps_(maps_packed(context.memory, *context.topology)) {
   plan_shards(graph, scheme, context.pool->count());
   place_shards(graph, context);
   vectors_.resize(graph.weights.size());

@@ -45,10 +45,14 @@ struct LoadContext {
   ShardMemoryOptions shard_memory;
 };
 
+/// Whether packed linears stay in the file.
+bool maps_packed(MemoryMode memory, const Topology& topology);
+
 class CpuWeights final : public Weights {
  public:
   /// Reads, quantizes and packs in parallel, each worker its own shards; or copies what the source
-  /// has packed, or leaves it where it lies, compared with its checksums.
+  /// has packed, compared with its checksums, or leaves it where it lies (then whoever mapped it
+  /// compares).
   /// Throws what the source throws, bad_format (damage), io, out_of_memory, cancelled.
   CpuWeights(const Graph& graph, const Scheme& scheme, std::shared_ptr<const TensorSource> source,
              const LoadContext& context, const ProgressFn& progress);

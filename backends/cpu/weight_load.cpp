@@ -84,7 +84,7 @@ class Loader {
 
   void run() {
     for (size_t i = 0; i < load_.linears.size() && !load_.stop; ++i) {
-      if (load_.linears[i].shards.empty()) continue;
+      if (load_.linears[i].shards.empty() || load_.linears[i].in_file) continue;
       const Weight& weight = load_.graph.weights[i];
       const Shard& shard = load_.linears[i].shards[static_cast<size_t>(worker_)];
       const PackedLinear* packed = load_.source.packed(weight.name);
@@ -93,14 +93,12 @@ class Loader {
         for (const Piece& piece : shard.second_terms) pack(weight, piece, 2);
         continue;
       }
-      const bool copies = !load_.linears[i].in_file;
       for (const Piece& piece : shard.pieces) {
-        take(weight, piece, {*packed, packed->layout.runs, packed->runs, packed->checks}, copies);
+        copy(weight, piece, {*packed, packed->layout.runs, packed->runs, packed->checks});
       }
       for (const Piece& piece : shard.second_terms) {
-        take(weight, piece,
-             {*packed, packed->layout.second_terms, packed->second_terms, packed->second_checks},
-             copies);
+        copy(weight, piece,
+             {*packed, packed->layout.second_terms, packed->second_terms, packed->second_checks});
       }
     }
   }
@@ -128,8 +126,9 @@ class Loader {
     }
   }
 
-  /// The piece's blocks out of the run that it is a part of.
-  void take(const Weight& weight, const Piece& piece, const Runs& from, bool copies) {
+  /// The piece's blocks out of the run that it is a part of. Pages of the file are given back, so
+  /// that the weights do not count twice.
+  void copy(const Weight& weight, const Piece& piece, const Runs& from) {
     size_t r = 0;
     while (from.runs[r].end() <= piece.n0) ++r;
     const PackedRun& run = from.runs[r];
@@ -143,31 +142,28 @@ class Loader {
         read_ahead(codes(end), codes(std::min(end + step, piece.end())) - codes(end));
         populate(codes(row), bytes, weight.name);
       }
-      for (int64_t n = row; n < end; n += kBlockN) take_block(weight, piece, from, r, n, copies);
-      if (from.linear.in_file && copies) release(codes(row), bytes);
+      for (int64_t n = row; n < end; n += kBlockN) copy_block(weight, piece, from, r, n);
+      if (from.linear.in_file) release(codes(row), bytes);
       load_.report(bytes, worker_);
     }
   }
 
-  void take_block(const Weight& weight, const Piece& piece, const Runs& from, size_t r, int64_t row,
-                  bool copies) {
+  void copy_block(const Weight& weight, const Piece& piece, const Runs& from, size_t r,
+                  int64_t row) {
     const PackedRun& run = from.runs[r];
-    PackedView block = from_row(run, view_of(run, from.at[r]), row);
-    if (copies) {
-      const BlockTarget to = target(piece, row);
-      std::memcpy(to.codes, block.codes, static_cast<size_t>(run.column_bytes()));
-      if (!run.in_groups()) {
-        std::memcpy(to.scale, block.scale, kBlockN * sizeof(float));
-        std::memcpy(to.sum, block.sum, kBlockN * sizeof(int32_t));
-      }
-      block = {to.codes, to.scale, to.sum};  // what is used is what is compared
+    const PackedView block = from_row(run, view_of(run, from.at[r]), row);
+    const BlockTarget to = target(piece, row);
+    std::memcpy(to.codes, block.codes, static_cast<size_t>(run.column_bytes()));
+    if (!run.in_groups()) {
+      std::memcpy(to.scale, block.scale, kBlockN * sizeof(float));
+      std::memcpy(to.sum, block.sum, kBlockN * sizeof(int32_t));
     }
     if (from.checks.empty()) return;
     const uint64_t expected = from.checks[r][static_cast<size_t>((row - run.n0) / kBlockN)];
-    const uint64_t found = block_checksum(run, block, row, from.linear.seed);
-    require(found == expected, ErrorCode::bad_format,
-            "{}: tensor {}: damaged: rows {} to {} have the checksum {:016x}, expected {:016x}",
-            from.linear.origin, weight.name, row, row + kBlockN - 1, found, expected);
+    // What is used is what is compared: the copy.
+    const uint64_t found = block_checksum(run, {to.codes, to.scale, to.sum}, row, from.linear.seed);
+    require(found == expected, ErrorCode::bad_format, "{}",
+            damaged_block(from.linear, weight.name, row, found, expected));
   }
 
   Load& load_;
@@ -189,6 +185,7 @@ void run_load(void* context, const Worker& worker) noexcept {
 int64_t code_bytes(const std::vector<ShardedLinear>& linears) {
   int64_t bytes = 0;
   for (const ShardedLinear& linear : linears) {
+    if (linear.in_file) continue;
     for (const Shard& shard : linear.shards) {
       for (const Piece& piece : shard.pieces) bytes += piece.code_bytes();
       for (const Piece& piece : shard.second_terms) bytes += piece.code_bytes();

@@ -1,5 +1,5 @@
-// Fills shards, all workers at once: packs rows, copies what is packed, or compares what stays in
-// a mapped file with its checksums.
+// Fills shards, all workers at once: packs rows, or copies what is packed and compares it with its
+// checksums. What stays in a mapped file is left alone.
 #pragma once
 
 #include <vector>

@@ -157,6 +157,9 @@ class Backend {
   virtual std::shared_ptr<const Weights> load(const Graph& graph,
                                               std::shared_ptr<const TensorSource> source,
                                               const ProgressFn& progress) = 0;
+  /// Whether load() leaves packed linears where a file is mapped: then whoever mapped it compares
+  /// them with their checksums, else load() does.
+  virtual bool maps_packed() const { return false; }
   /// Receives blocks of a linear, from several threads at once, in no order; may throw. The view
   /// holds during the call.
   using PackFn = std::function<void(const PackedBlock&)>;

@@ -103,4 +103,11 @@ uint64_t block_checksum(const PackedRun& run, const PackedView& block, int64_t r
   return crc_checksum(bytes_of(block.sum, kBlockN), check);
 }
 
+std::string damaged_block(const PackedLinear& linear, const std::string& name, int64_t row,
+                          uint64_t found, uint64_t expected) {
+  return fmt::format(
+      "{}: tensor {}: damaged: rows {} to {} have the checksum {:016x}, expected {:016x}",
+      linear.origin, name, row, row + kBlockN - 1, found, expected);
+}
+
 }  // namespace qllm

@@ -77,6 +77,10 @@ struct PackedLinear {
   std::string origin;    // begins messages: a path
 };
 
+/// What is said of a block whose checksum is another.
+std::string damaged_block(const PackedLinear& linear, const std::string& name, int64_t row,
+                          uint64_t found, uint64_t expected);
+
 /// 64 outputs of a linear, freshly packed.
 struct PackedBlock {
   size_t run = 0;  // index into runs or second_terms

@@ -57,6 +57,7 @@ class ModelImpl {
   /// `source` has the tensors as they are.
   void load(const Graph& graph, const Rotations& rotations,
             std::shared_ptr<const TensorSource> source, const OpenOptions& options);
+  class PackedVerifier* verifier_ = nullptr;    // while a packed file is loaded
   std::shared_ptr<const PackedFile> packed_;    // null where weights are made from rows
   std::shared_ptr<const TensorSource> source_;  // the tensors as they are
   std::string form_;                            // what is made of them: scheme, rotations

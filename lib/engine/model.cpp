@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <future>
 #include <limits>
-#include <system_error>
 #include <utility>
 
 #include "core/error.h"
@@ -9,6 +8,7 @@
 #include "engine/loaded_model.h"
 #include "engine/model_cache.h"
 #include "engine/model_digest.h"
+#include "engine/packed_verifier.h"
 #include "model/gguf_config.h"
 #include "model/gguf_source.h"
 #include "model/gguf_vocab.h"
@@ -73,16 +73,6 @@ OpenOptions packed_options(const PackedFile& file, const OpenOptions& options) {
   OpenOptions settled = options;
   settled.scheme = scheme;
   return settled;
-}
-
-/// On a thread of its own where the system gives one.
-template <typename Work>
-std::future<void> in_background(const Work& work) {
-  try {
-    return std::async(std::launch::async, work);
-  } catch (const std::system_error&) {
-    return std::async(std::launch::deferred, work);
-  }
 }
 
 void add_packed_tensors(const PackedFile& file, ModelInfo* info) {
@@ -159,23 +149,25 @@ ModelImpl::ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& op
        options);
 }
 
-/// What is not packed is compared with its checksums, and the tokenizer made, while the backend
-/// reads the weights: all three are done when the first token is wanted.
+/// The file is compared with its checksums, and the tokenizer made, while the backend comes up:
+/// all three are done when the first token is wanted.
 ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given)
     : file(packed, &packed->gguf()), packed_(std::move(packed)) {
   const OpenOptions options = packed_options(*packed_, given);
+  PackedVerifier verifier(*packed_, options);
   config = config_from_packed(*packed_);
   const Rotations rotations = packed_->form().rotations;
   const Graph graph = build_llama(config, rotations);
   check_packed(*packed_, config, graph);
-  std::future<void> verified = in_background([this] { packed_->verify_tensors(); });
   std::future<void> tokenizer_made = in_background([this] { make_own_tokenizer(); });
   info = describe(*file, config);
   info.file_bytes = packed_->file_bytes();
   info.packed_file = packed_->origin();
   add_packed_tensors(*packed_, &info);
+  verifier_ = &verifier;
   load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
-  verified.get();
+  verifier_ = nullptr;
+  verifier.finish();
   tokenizer_made.get();
   describe_tokenizer();
 }
@@ -213,6 +205,7 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
   try {
     const BackendOptions chosen = backend_options(options);
     backend = make_backend(options.device, chosen);
+    if (verifier_ != nullptr && !backend->maps_packed()) verifier_->leave_linears();
     source_ = source;
     form_ = digest_form(chosen.scheme, rotations);
     source = rotate_llama(config, rotations, std::move(source));
@@ -311,8 +304,7 @@ double Model::measure_peak_tops() const { return impl_->backend->measure_peak_to
 
 void verify_packed(const std::string& path) {
   const auto file = PackedFile::open(path);
-  file->verify_tensors();
-  file->verify_linears();
+  PackedVerifier(*file, {}).finish();
 }
 
 struct Vocabulary::Impl {

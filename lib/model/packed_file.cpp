@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdint>
 #include <fstream>
 #include <utility>
 
@@ -25,19 +27,24 @@ std::string tensor_at(const GgufFile& gguf, const std::byte* begin, const std::b
   return "(padding)";
 }
 
-void verify_runs(const PackedLinear& linear, const std::string& name,
-                 const std::vector<PackedRun>& runs, const std::vector<const std::byte*>& at,
-                 const std::vector<std::span<const uint64_t>>& checks) {
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const PackedView whole = view_of(runs[r], at[r]);
-    for (int64_t row = runs[r].n0; row < runs[r].end(); row += kBlockN) {
-      const PackedView block = from_row(runs[r], whole, row);
-      const uint64_t expected = checks[r][static_cast<size_t>((row - runs[r].n0) / kBlockN)];
-      require(block_checksum(runs[r], block, row, linear.seed) == expected, ErrorCode::bad_format,
-              "{}: tensor {}: damaged: the checksum of rows {} to {} differs", linear.origin, name,
-              row, row + kBlockN - 1);
-    }
-  }
+constexpr int64_t kStretch = int64_t{4} << 20;  // bytes compared in one go
+constexpr int kPopulateRead = 22;               // MADV_POPULATE_READ, Linux 5.14
+
+/// The whole pages around [begin, end).
+struct Pages {
+  Pages(const std::byte* begin, const std::byte* end)
+      : p(reinterpret_cast<std::byte*>(reinterpret_cast<uintptr_t>(begin) / kSection * kSection)),
+        bytes(static_cast<size_t>(end - p)) {}
+  std::byte* p;
+  size_t bytes;
+};
+
+/// Whether the last of these pages is in memory. (Of files that the caller may not write the system
+/// says so of all.)
+bool in_memory(const Pages& pages) {
+  unsigned char state = 1;
+  std::byte* last = pages.p + (pages.bytes - 1) / kSection * kSection;
+  return ::mincore(last, 1, &state) != 0 || (state & 1U) != 0;
 }
 
 }  // namespace
@@ -51,6 +58,7 @@ std::shared_ptr<const PackedFile> PackedFile::open(const std::string& path) {
   file->bytes_ = mapped->bytes();
   file->file_ = std::move(mapped);
   PackedParser(file.get()).run();
+  file->plan_verification();
   return file;
 }
 
@@ -60,6 +68,7 @@ std::shared_ptr<const PackedFile> PackedFile::parse(std::span<const std::byte> b
   file->origin_ = std::move(origin);
   file->bytes_ = bytes;
   PackedParser(file.get()).run();
+  file->plan_verification();
   return file;
 }
 
@@ -68,33 +77,86 @@ const PackedLinear* PackedFile::find(const std::string& name) const {
   return it == linears_.end() ? nullptr : &it->second.linear;
 }
 
-/// Pages of a mapped file count as this process's memory no more; reading them again is fine.
-void PackedFile::release(size_t begin, size_t bytes) const {
-  if (file_ == nullptr) return;
-  const size_t first = begin / kSection * kSection;
-  ::madvise(const_cast<std::byte*>(bytes_.data()) + first, begin + bytes - first, MADV_DONTNEED);
+void PackedFile::release() const {
+  if (file_ != nullptr) file_->release();
 }
 
-void PackedFile::verify_tensors() const {
-  const std::byte* data = gguf_->bytes().data();
-  size_t at = tensors_at_;
-  for (size_t i = 0; i < tensor_checks_.size(); ++i, at += kTensorChunk) {
-    const size_t bytes = std::min<size_t>(kTensorChunk, gguf_->bytes().size() - at);
-    const uint64_t found = crc_checksum(gguf_->bytes().subspan(at, bytes), i);
-    release(static_cast<size_t>(data - bytes_.data()) + at, bytes);
-    require(found == tensor_checks_[i], ErrorCode::bad_format,
-            "{}: tensor {}: damaged: its bytes have the checksum {:016x}, expected {:016x}",
-            origin_, tensor_at(*gguf_, data + at, data + at + bytes), found, tensor_checks_[i]);
+void PackedFile::plan_verification() {
+  for (const auto& [name, entry] : linears_) {
+    const PackedLinear& l = entry.linear;
+    const auto add = [&, n = &name](const std::vector<PackedRun>& runs,
+                                    const std::vector<const std::byte*>& at,
+                                    const std::vector<std::span<const uint64_t>>& checks) {
+      for (size_t r = 0; r < runs.size(); ++r) {
+        const int64_t step = std::max<int64_t>(kStretch / runs[r].column_bytes(), 1) * kBlockN;
+        for (int64_t row = runs[r].n0; row < runs[r].end(); row += step) {
+          stretches_.push_back(
+              {n, &l, &runs[r], at[r], checks[r], row, std::min(row + step, runs[r].end())});
+        }
+      }
+    };
+    add(l.layout.runs, l.runs, l.checks);
+    add(l.layout.second_terms, l.second_terms, l.second_checks);
+  }
+  const auto begin = [](const Stretch& s) {
+    return from_row(*s.run, view_of(*s.run, s.at), s.begin).codes;
+  };
+  std::sort(stretches_.begin(), stretches_.end(),
+            [&](const Stretch& a, const Stretch& b) { return begin(a) < begin(b); });
+}
+
+void PackedFile::verify(Verification* shared) const {
+  try {
+    for (size_t i = shared->next++; i < verify_items() && !shared->stop; i = shared->next++) {
+      // Linears first: they are what takes long to come from a disk.
+      if (i >= stretches_.size()) {
+        verify_tensors(i - stretches_.size());
+      } else if (shared->linears) {
+        verify_stretch(i);
+      }
+    }
+  } catch (...) {
+    shared->stop = true;
+    throw;
   }
 }
 
-void PackedFile::verify_linears() const {
-  for (const auto& [name, entry] : linears_) {
-    const PackedLinear& l = entry.linear;
-    verify_runs(l, name, l.layout.runs, l.runs, l.checks);
-    verify_runs(l, name, l.layout.second_terms, l.second_terms, l.second_checks);
-    release(static_cast<size_t>(l.runs.front() - bytes_.data()),
-            static_cast<size_t>(l.layout.bytes()));
+void PackedFile::verify_tensors(size_t chunk) const {
+  const auto image = gguf_->bytes();
+  const size_t at = tensors_at_ + chunk * kTensorChunk;
+  const size_t bytes = std::min<size_t>(kTensorChunk, image.size() - at);
+  const std::byte* begin = image.data() + at;
+  const uint64_t found = crc_checksum({begin, bytes}, chunk);
+  if (file_ != nullptr) {
+    const Pages pages(begin, begin + bytes);
+    ::madvise(pages.p, pages.bytes, MADV_DONTNEED);
+  }
+  require(found == tensor_checks_[chunk], ErrorCode::bad_format,
+          "{}: tensor {}: damaged: its bytes have the checksum {:016x}, expected {:016x}", origin_,
+          tensor_at(*gguf_, begin, begin + bytes), found, tensor_checks_[chunk]);
+}
+
+/// A read that the disk or a shortened file refuses would end the process when the bytes are used;
+/// populated, it is an error.
+void PackedFile::verify_stretch(size_t index) const {
+  const Stretch& s = stretches_[index];
+  const PackedView whole = view_of(*s.run, s.at);
+  const auto codes = [&](int64_t row) { return from_row(*s.run, whole, row).codes; };
+  const Pages pages(codes(s.begin), codes(s.end));
+  if (file_ != nullptr && !in_memory(pages)) {
+    const std::byte* ahead = pages.p + pages.bytes;
+    const auto left = static_cast<int64_t>(bytes_.data() + bytes_.size() - ahead);
+    const Pages next(ahead, ahead + std::min(left, 2 * kStretch));  // of this and another thread
+    ::madvise(next.p, next.bytes, MADV_WILLNEED);
+    const bool failed = ::madvise(pages.p, pages.bytes, kPopulateRead) != 0 && errno == EFAULT;
+    require(!failed, ErrorCode::io, "{}: tensor {}: cannot be read", origin_, *s.name);
+  }
+  for (int64_t row = s.begin; row < s.end; row += kBlockN) {
+    const uint64_t expected = s.checks[static_cast<size_t>((row - s.run->n0) / kBlockN)];
+    const uint64_t found =
+        block_checksum(*s.run, from_row(*s.run, whole, row), row, s.linear->seed);
+    require(found == expected, ErrorCode::bad_format, "{}",
+            damaged_block(*s.linear, *s.name, row, found, expected));
   }
 }
 

@@ -2,6 +2,7 @@
 // what is not packed: metadata, norms, the embedding table. docs/formats.md has the layout.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -59,16 +60,36 @@ class PackedFile {
   /// Of that name, or null.
   const PackedLinear* find(const std::string& name) const;
 
-  /// Compares the tensors that are not packed with their checksums; the pages that are read for
-  /// that are given back. Throws bad_format naming the tensor.
-  void verify_tensors() const;
-  /// The same of the linears, block by block. (A load does that on its way.)
-  void verify_linears() const;
+  /// Compares everything with its checksums; throws bad_format naming the tensor that is damaged.
+  /// `linears`: the packed ones, too (a load that copies them compares the copies). Where the file
+  /// is not in memory it is read ahead. Pages of the unpacked tensors are given back, those of the
+  /// linears stay. Several threads may share the work: `next` is where they meet.
+  struct Verification {
+    std::atomic<bool> linears{true};
+    std::atomic<size_t> next{0};
+    std::atomic<bool> stop{false};
+  };
+  void verify(Verification* shared) const;
+  /// How many items of work that is: where `next` ends.
+  size_t verify_items() const { return stretches_.size() + tensor_checks_.size(); }
+  /// Gives all pages back.
+  void release() const;
 
  private:
   friend class PackedParser;
   PackedFile() = default;
-  void release(size_t begin, size_t bytes) const;
+  void verify_tensors(size_t chunk) const;
+  void verify_stretch(size_t index) const;
+  void plan_verification();
+  /// Rows of one run that are compared in one go.
+  struct Stretch {
+    const std::string* name;
+    const PackedLinear* linear;
+    const PackedRun* run;
+    const std::byte* at;  // of the run
+    std::span<const uint64_t> checks;
+    int64_t begin, end;  // rows
+  };
 
   std::string origin_;
   std::unique_ptr<MappedFile> file_;  // null where the caller owns the bytes
@@ -78,6 +99,7 @@ class PackedFile {
   size_t tensors_at_ = 0;                // where the image's tensor data begins
   std::vector<uint64_t> tensor_checks_;  // of each kTensorChunk bytes of it
   std::map<std::string, PackedEntry> linears_;
+  std::vector<Stretch> stretches_;  // in the order of the file
 };
 
 /// Whether a file begins as a packed one; false for one that cannot be read.

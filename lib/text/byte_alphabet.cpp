@@ -36,6 +36,9 @@ constexpr std::array<int16_t, kCodePoints> make_bytes() {
 
 constexpr std::array<int16_t, kCodePoints> kByteOfCodePoint = make_bytes();
 
+/// A printable byte of ASCII, which stands for itself: most there are.
+constexpr bool is_plain(char c) { return c >= 0x21 && c <= 0x7E; }
+
 // The byte that a one- or two-byte sequence of UTF-8 stands for, or -1.
 int byte_of(std::string_view sequence) {
   unsigned code_point = static_cast<uint8_t>(sequence[0]);
@@ -52,6 +55,10 @@ std::string bytes_from_alphabet(std::string_view printable) {
   std::string bytes;
   bytes.reserve(printable.size());
   for (size_t at = 0; at < printable.size();) {
+    if (is_plain(printable[at])) {
+      bytes.push_back(printable[at++]);
+      continue;
+    }
     const Utf8Step step = utf8_step(printable.substr(at));
     const std::string_view sequence = printable.substr(at, step.length);
     const int byte = step.state == Utf8State::valid ? byte_of(sequence) : -1;
@@ -67,6 +74,10 @@ std::string bytes_from_alphabet(std::string_view printable) {
 
 bool is_in_alphabet(std::string_view printable) {
   for (size_t at = 0; at < printable.size();) {
+    if (is_plain(printable[at])) {
+      ++at;
+      continue;
+    }
     const Utf8Step step = utf8_step(printable.substr(at));
     if (step.state != Utf8State::valid || byte_of(printable.substr(at, step.length)) < 0)
       return false;

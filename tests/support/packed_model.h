@@ -97,8 +97,8 @@ inline void load_packed(std::span<const std::byte> bytes) {
   const GgufTensorSource source({file, &file->gguf()});
   std::vector<float> row(static_cast<size_t>(config.d_model));
   source.read_rows("token_embd.weight", config.vocab_size - 1, 1, row.data());
-  file->verify_tensors();
-  file->verify_linears();
+  PackedFile::Verification all;
+  file->verify(&all);
 }
 
 }  // namespace qllm::test
