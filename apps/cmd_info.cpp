@@ -75,6 +75,8 @@ Json model_json(const ModelInfo& model) {
   json["rope_base"] = model.rope_base;
   json["tied_lm_head"] = model.tied_lm_head;
   json["rotated"] = model.rotated;
+  json["packed"] = !model.packed_file.empty();
+  json["memory"] = model.memory;
   json["tokenizer"] = model.tokenizer;
   json["has_chat_template"] = model.has_chat_template;
   Json& tensors = json["tensors"] = Json::array();
@@ -151,11 +153,22 @@ std::string model_text(const ModelInfo& model, bool all_tensors) {
   table.row({"file", human_bytes(model.file_bytes)});
   table.row({"weights", human_bytes(model.weight_bytes) + " in memory, " + model.scheme +
                             (model.rotated ? ", rotated" : "")});
+  table.row({"memory", model.memory});
   table.row({"read per token",
              fmt::format("{} + {} per token of context", human_bytes(model.bytes_per_token),
                          human_bytes(model.kv_bytes_per_token))});
   table.row({"tensors", fmt::format("{}", model.tensors.size())});
   return table.text() + tensors_text(model, all_tensors);
+}
+
+/// Where the weights would lie.
+std::string memory_of(const ModelInfo& model, const OpenOptions& options,
+                      const MachineInfo& machine) {
+  const bool packed = !model.packed_file.empty() || !options.cache_folder.empty();
+  if (options.memory == "hugetlb") return options.memory;
+  const bool maps =
+      options.memory == "map" || (options.memory == "auto" && machine.numa_nodes <= 1);
+  return packed && maps ? "map" : "copy";
 }
 
 int execute(const InfoOptions& options) {
@@ -167,6 +180,7 @@ int execute(const InfoOptions& options) {
   if (has_model) model = inspect_model(options.model, open);
   if (options.verify) verify_packed(options.model);
   const MachineInfo machine = inspect_machine(open);
+  model.memory = memory_of(model, open, machine);
   if (options.json) {
     Json json;
     json["machine"] = machine_json(machine);

@@ -52,6 +52,12 @@ ModelConfig synthetic_config(const SyntheticShape& s) {
   return c;
 }
 
+/// The grid of a scheme of 4 bits, so that random weights need not be quantized.
+std::optional<GroupFormat> synthetic_grid(const Scheme& scheme) {
+  if (scheme.kind != SchemeKind::int4) return std::nullopt;
+  return GroupFormat{4, scheme.group, scheme.has_min ? GroupScales::f16_min : GroupScales::f16};
+}
+
 /// The metadata of a GGUF or a packed file.
 std::shared_ptr<const GgufFile> open_metadata(const std::string& path) {
   if (!is_packed_file(path)) return GgufFile::open(path);
@@ -87,7 +93,7 @@ ModelInfo inspect_packed(const std::string& path, const OpenOptions& options) {
   packed_options(*file, options);
   const ModelConfig config = config_from_packed(*file);
   const Graph graph = build_llama(config, file->form().rotations);
-  check_packed(*file, config, graph);
+  check_packed(*file, graph);
   ModelInfo info = describe(file->gguf(), config);
   add_packed_tensors(*file, &info);
   info.file_bytes = file->file_bytes();
@@ -158,7 +164,7 @@ ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions
   config = config_from_packed(*packed_);
   const Rotations rotations = packed_->form().rotations;
   const Graph graph = build_llama(config, rotations);
-  check_packed(*packed_, config, graph);
+  check_packed(*packed_, graph);
   std::future<void> tokenizer_made = in_background([this] { make_own_tokenizer(); });
   info = describe(*file, config);
   info.file_bytes = packed_->file_bytes();
@@ -167,7 +173,6 @@ ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions
   verifier_ = &verifier;
   load(graph, rotations, std::make_shared<GgufTensorSource>(file), options);
   verifier_ = nullptr;
-  verifier.finish();
   tokenizer_made.get();
   describe_tokenizer();
 }
@@ -190,7 +195,9 @@ ModelImpl::ModelImpl(const SyntheticShape& shape, const OpenOptions& options)
   const Rotations rotations = choose_rotations(config, options);
   info = describe(config);
   load(build_llama(config, rotations), rotations,
-       std::make_shared<SyntheticSource>(build_llama(config), shape.seed), options);
+       std::make_shared<SyntheticSource>(build_llama(config), shape.seed,
+                                         synthetic_grid(choose_scheme(options))),
+       options);
 }
 
 void ModelImpl::load(const Graph& graph, const Rotations& rotations,
@@ -217,6 +224,7 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
     fail(ErrorCode::out_of_memory, "{}: no memory for {} MiB of weights and their buffers",
          file ? file->origin() : config.name, info.weight_bytes >> 20);
   }
+  if (verifier_ != nullptr) verifier_->finish();
   require(!options.progress || options.progress("loading", 1.0), ErrorCode::cancelled,
           "loading: cancelled");
   info.rotated = rotations.any();

@@ -144,7 +144,8 @@ class Cache {
       return model;
     } catch (const Error& e) {
       const bool vanished = e.code() == ErrorCode::not_found;  // evicted by another process
-      const bool broken = e.code() == ErrorCode::bad_format || e.code() == ErrorCode::io;
+      const bool broken = e.code() == ErrorCode::bad_format || e.code() == ErrorCode::io ||
+                          e.code() == ErrorCode::unsupported;  // a damaged version
       if (!vanished && !broken) throw;
       if (broken) {
         ::unlink(copy.c_str());

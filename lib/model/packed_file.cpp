@@ -175,11 +175,11 @@ ModelConfig config_from_packed(const PackedFile& file) {
   require((may.residual || !has.residual) && (may.heads || !has.heads) && (may.ffn || !has.ffn),
           ErrorCode::bad_format, "{}: form: rotations that the sizes of the model do not allow",
           file.origin());
+  check_unpacked_tensors(file.gguf(), config);  // before anything is sized by the layers
   return config;
 }
 
-void check_packed(const PackedFile& file, const ModelConfig& config, const Graph& graph) {
-  check_unpacked_tensors(file.gguf(), config);
+void check_packed(const PackedFile& file, const Graph& graph) {
   size_t known = 0;
   for (const Weight& weight : graph.weights) {
     if (weight.role != WeightRole::linear) continue;

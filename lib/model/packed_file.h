@@ -105,12 +105,12 @@ class PackedFile {
 /// Whether a file begins as a packed one; false for one that cannot be read.
 bool is_packed_file(const std::string& path);
 
-/// config_from_gguf of the image, and what only the packed file knows.
+/// config_from_gguf of the image, and what only the packed file knows; the image has the vectors and
+/// tables of such a model. Throws bad_format.
 ModelConfig config_from_packed(const PackedFile& file);
 
-/// The file has the linears of the graph, all of them and no others, and the vectors and tables of
-/// `config`. Throws bad_format.
-void check_packed(const PackedFile& file, const ModelConfig& config, const Graph& graph);
+/// The file has the linears of the graph, all of them and no others. Throws bad_format.
+void check_packed(const PackedFile& file, const Graph& graph);
 
 /// A source over the unpacked tensors that also has the packed linears.
 class PackedSource final : public TensorSource {

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -284,4 +285,37 @@ TEST_CASE("c api: names of statuses, and the version of both APIs") {
   CHECK(std::string(qllm_status_name(QLLM_INTERNAL)) == "internal");
   CHECK(std::string(qllm_status_name(static_cast<qllm_status>(99))) == "unknown");
   CHECK(qllm_version() == qllm::version());
+}
+
+TEST_CASE("c api: a model is packed, opened packed, and cached only where a folder is named") {
+  const TempDir dir;
+  const std::string packed = (dir.path() / "m.qllm").string();
+  qllm_error error = {};
+  int64_t bytes = 0;
+  REQUIRE(qllm_quantize(tiny_path(), packed.c_str(), nullptr, &bytes, &error) == QLLM_OK);
+  CHECK(bytes == static_cast<int64_t>(std::filesystem::file_size(packed)));
+  CHECK(open_status(packed) == QLLM_OK);
+  CHECK(qllm_quantize(nullptr, packed.c_str(), nullptr, nullptr, &error) == QLLM_INVALID_ARGUMENT);
+  CHECK(qllm_quantize(packed.c_str(), packed.c_str(), nullptr, nullptr, &error) ==
+        QLLM_INVALID_ARGUMENT);
+
+  qllm_open_options options;
+  REQUIRE(qllm_open_options_init(&options, sizeof options) == QLLM_OK);
+  CHECK(options.cache_folder == nullptr);
+  CHECK(options.cache_bytes > 0);
+  const std::string folder = (dir.path() / "cache").string();
+  options.cache_folder = folder.c_str();
+  for (int i = 0; i < 2; ++i) CHECK(open_status(tiny_path(), &options) == QLLM_OK);
+  int copies = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    copies += entry.path().extension() == ".qllm" ? 1 : 0;
+  }
+  CHECK(copies == 1);
+  for (const char* memory : {"map", "copy", "hugetlb"}) {
+    options.memory = memory;
+    options.lock_memory = 1;
+    CHECK(open_status(packed, &options) == QLLM_OK);
+  }
+  options.memory = "cloud";
+  CHECK(open_status(packed, &options) == QLLM_INVALID_ARGUMENT);
 }

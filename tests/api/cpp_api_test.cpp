@@ -3,12 +3,14 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "api/tiny.h"
+#include "support/temp_dir.h"
 
 namespace {
 
@@ -299,4 +301,44 @@ TEST_CASE("cpp api: two cpu models at once, opened in their own threads") {
   for (auto& thread : threads) thread.join();
   CHECK(texts[0] == expected);
   CHECK(texts[1] == expected);
+}
+
+TEST_CASE("cpp api: a packed model gives the same text, knows its file, and shares sessions") {
+  const qllm::test::TempDir dir;
+  const std::string packed = dir.path() / "m.qllm";
+  const qllm::QuantizeResult made = qllm::quantize_model(qllm::test::tiny_path(), packed);
+  CHECK(made.bytes > 0);
+  CHECK(made.layers.size() == 9);  // QKV, out, gate and up, down of two layers, and the LM head
+  const qllm::Model direct = open_tiny();
+  const qllm::Model model = qllm::Model::open(packed);
+  CHECK(model.info().packed_file == packed);
+  CHECK(model.info().weight_bytes == direct.info().weight_bytes);
+  CHECK(direct.info().packed_file.empty());
+  CHECK(direct.info().memory == "copy");
+  CHECK(fresh_text(model, "Hello", 20) == fresh_text(direct, "Hello", 20));
+  qllm::Session writer(direct);
+  writer.generate("Hello", greedy(4));
+  writer.save(dir.path() / "session");
+  qllm::Session reader(model);
+  reader.restore(dir.path() / "session");
+  CHECK(reader.tokens() == writer.tokens());
+  qllm::verify_packed(packed);
+  CHECK(code_of([&] { qllm::verify_packed(qllm::test::tiny_path()); }) ==
+        qllm::ErrorCode::bad_format);
+  CHECK(qllm::inspect_model(packed).rotated);
+}
+
+TEST_CASE("cpp api: packing can be cancelled, and leaves nothing") {
+  const qllm::test::TempDir dir;
+  qllm::OpenOptions options;
+  options.progress = [](std::string_view, double) { return false; };
+  CHECK(code_of([&] {
+          qllm::quantize_model(qllm::test::tiny_path(), dir.path() / "m.qllm", options);
+        }) == qllm::ErrorCode::cancelled);
+  CHECK(std::filesystem::is_empty(dir.path()));
+  options.progress = nullptr;
+  const std::string packed = dir.path() / "m.qllm";
+  qllm::quantize_model(qllm::test::tiny_path(), packed, options);
+  options.progress = [](std::string_view, double) { return false; };
+  CHECK(code_of([&] { qllm::Model::open(packed, options); }) == qllm::ErrorCode::cancelled);
 }

@@ -301,7 +301,7 @@ class Cache(Case):
         expected = self.generate(TINY)
         copy = os.path.join(self.cache, self.cached()[0])
         whole = content(copy)
-        for at in [3, 60, 4200, len(whole) - 1000, len(whole) - 1]:
+        for at in [3, 8, 60, 4200, len(whole) - 1000, len(whole) - 1]:
             flip(copy, at)
             result = qllm("run", TINY, *GENERATE[:-1], env=self.env)
             self.assertEqual(self.works(result), expected)

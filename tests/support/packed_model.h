@@ -93,7 +93,7 @@ inline void load_packed(std::span<const std::byte> bytes) {
   const auto file = PackedFile::parse(bytes, "m.qllm");
   const ModelConfig config = config_from_packed(*file);
   const Graph graph = build_llama(config, file->form().rotations);
-  check_packed(*file, config, graph);
+  check_packed(*file, graph);
   const GgufTensorSource source({file, &file->gguf()});
   std::vector<float> row(static_cast<size_t>(config.d_model));
   source.read_rows("token_embd.weight", config.vocab_size - 1, 1, row.data());
