@@ -160,6 +160,7 @@ ModelImpl::ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& op
 ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given)
     : file(packed, &packed->gguf()), packed_(std::move(packed)) {
   const OpenOptions options = packed_options(*packed_, given);
+  if (options.large_pages) packed_->use_large_pages();
   PackedVerifier verifier(*packed_, options);
   config = config_from_packed(*packed_);
   const Rotations rotations = packed_->form().rotations;

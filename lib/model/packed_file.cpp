@@ -81,6 +81,16 @@ void PackedFile::release() const {
   if (file_ != nullptr) file_->release();
 }
 
+void PackedFile::use_large_pages() const {
+  if (file_ == nullptr || stretches_.empty()) return;
+  const Stretch& first = stretches_.front();
+  const std::byte* linears = from_row(*first.run, view_of(*first.run, first.at), first.begin).codes;
+  auto* begin = const_cast<std::byte*>(bytes_.data());
+  const auto head = static_cast<size_t>(linears - begin);  // a multiple of 4096
+  ::madvise(begin, head, MADV_NOHUGEPAGE);
+  ::madvise(begin + head, bytes_.size() - head, MADV_HUGEPAGE);
+}
+
 void PackedFile::plan_verification() {
   for (const auto& [name, entry] : linears_) {
     const PackedLinear& l = entry.linear;

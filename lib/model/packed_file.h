@@ -74,6 +74,9 @@ class PackedFile {
   size_t verify_items() const { return stretches_.size() + tensor_checks_.size(); }
   /// Gives all pages back.
   void release() const;
+  /// Asks for large pages under the linears: the file system has them where it was read or written
+  /// in large pieces. Not under the embedding table, of which few rows are wanted.
+  void use_large_pages() const;
 
  private:
   friend class PackedParser;
@@ -105,8 +108,8 @@ class PackedFile {
 /// Whether a file begins as a packed one; false for one that cannot be read.
 bool is_packed_file(const std::string& path);
 
-/// config_from_gguf of the image, and what only the packed file knows; the image has the vectors and
-/// tables of such a model. Throws bad_format.
+/// config_from_gguf of the image, and what only the packed file knows; the image has the vectors
+/// and tables of such a model. Throws bad_format.
 ModelConfig config_from_packed(const PackedFile& file);
 
 /// The file has the linears of the graph, all of them and no others. Throws bad_format.

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/math.h"
+#include "model/chunked_output.h"
 
 namespace qllm {
 namespace {
@@ -101,25 +102,25 @@ class RunWriter {
   int64_t blocks() const { return blocks_; }
 
   /// From several threads, each block once.
-  void take(PartFile& file, const PackedBlock& block) {
+  void take(ChunkedOutput& file, const PackedBlock& block) {
     const PackedRun& run = runs_[block.run];
     const int64_t rows = block.row - run.n0;
     const int64_t bytes = run.column_bytes();
     checks_[first_[block.run] + rows / kBlockN] = block_checksum(run, block.view, block.row, seed_);
-    file.write_at(static_cast<int64_t>(at_[block.run]) + rows / kBlockN * bytes,
-                  {block.view.codes, static_cast<size_t>(bytes)});
+    file.write(static_cast<int64_t>(at_[block.run]) + rows / kBlockN * bytes,
+               {block.view.codes, static_cast<size_t>(bytes)});
     if (run.in_groups()) return;
     std::copy_n(block.view.scale, kBlockN, scales_[block.run].data() + rows);
     std::copy_n(block.view.sum, kBlockN, sums_[block.run].data() + rows);
   }
 
-  void finish(PartFile& file) const {
+  void finish(ChunkedOutput& file) const {
     for (size_t r = 0; r < runs_.size(); ++r) {
       if (runs_[r].in_groups()) continue;
       const auto at = static_cast<int64_t>(at_[r]) + runs_[r].code_bytes();
       const auto scales = std::as_bytes(std::span(scales_[r]));
-      file.write_at(at, scales);
-      file.write_at(at + static_cast<int64_t>(scales.size()), std::as_bytes(std::span(sums_[r])));
+      file.write(at, scales);
+      file.write(at + static_cast<int64_t>(scales.size()), std::as_bytes(std::span(sums_[r])));
     }
   }
 
@@ -226,13 +227,17 @@ std::vector<std::byte> PackedWriter::table() const {
 void PackedWriter::write(PartFile& file, Backend& backend,
                          const std::function<void(int64_t)>& done) {
   file.reserve(file_bytes());
-  write_image(file);
   done(static_cast<int64_t>(header_.gguf_at + header_.gguf_bytes));
+  ChunkedOutput out(file);
   for (Linear& linear : linears_) {
-    write_linear(file, backend, done, &linear);
+    write_linear(out, backend, done, &linear);
+    out.flush(static_cast<int64_t>(linear.at) + linear.layout.bytes());
     gguf_.release();
     file.start_writing_back();
   }
+  // The first chunk may hold the end of what was written before the linears.
+  out.finish(file_bytes());
+  write_image(file);
   write_header(file);
 }
 
@@ -264,7 +269,7 @@ void PackedWriter::write_image(PartFile& file) {
   }
 }
 
-void PackedWriter::write_linear(PartFile& file, Backend& backend,
+void PackedWriter::write_linear(ChunkedOutput& file, Backend& backend,
                                 const std::function<void(int64_t)>& done, Linear* linear) {
   std::atomic<int64_t> written{static_cast<int64_t>(linear->at)};
   std::mutex one_at_a_time;

@@ -45,8 +45,8 @@ class PackedWriter {
   void plan_linears();
   std::vector<std::byte> table() const;
   void write_image(PartFile& file);
-  void write_linear(PartFile& file, Backend& backend, const std::function<void(int64_t)>& done,
-                    Linear* linear);
+  void write_linear(class ChunkedOutput& file, Backend& backend,
+                    const std::function<void(int64_t)>& done, Linear* linear);
   void write_header(PartFile& file);
 
   const GgufFile& gguf_;
