@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "qllm/qllm.hpp"
+#include "support/agreement.h"
 #include "support/errors.h"
 #include "support/temp_dir.h"
 
@@ -108,10 +109,18 @@ TEST_CASE("kv sharing: however a prompt is cut into steps, its logits are the sa
       options.max_batch_tokens = 126;
       const auto expected = all_logits(small_model(options, 1, kv_heads), prompt);
       for (const int64_t tokens : {1, 3, 18, 42}) {
-        if (kv_heads == 3 && tokens < 18) continue;
         CAPTURE(tokens);
         options.max_batch_tokens = tokens;
-        CHECK(all_logits(small_model(options, 1, kv_heads), prompt) == expected);
+        const auto logits = all_logits(small_model(options, 1, kv_heads), prompt);
+        if (options.device == "reference" || kv_heads == 2 || tokens >= 18) {
+          CHECK(logits == expected);
+          continue;
+        }
+        // Steps of few rows are cut between the workers: sums in another order, so at the worst
+        // all is rounded anew, in int8 keys and values of two layers too.
+        qllm::test::Agreement agreement;
+        agreement.compare(logits, expected, 500);
+        CHECK(agreement.largest < qllm::test::Agreement::kRoundedAnew * std::sqrt(13.0 / 9.0));
       }
     }
   }

@@ -38,7 +38,7 @@ struct Agreement {
       const double d = std::sqrt(diff / norm);
       ++rows;
       close += d < kClose ? 1 : 0;
-      largest = std::max(largest, d);
+      largest = std::isnan(d) ? HUGE_VAL : std::max(largest, d);  // max() would pass over NaN
     }
   }
 
