@@ -122,8 +122,18 @@ class Loader {
   void pack(const Weight& weight, const Piece& piece, int term) {
     for (int64_t row = piece.n0; row < piece.end() && !load_.stop; row += kBlockN) {
       packer_.pack(weight, piece, term, row, target(piece, row));
+      release_source(piece.column_bytes());
       load_.report(piece.column_bytes(), worker_);
     }
+  }
+
+  /// Now and then: so that the model's file does not count beside the weights.
+  void release_source(int64_t packed) {
+    constexpr int64_t kEvery = int64_t{16} << 20;
+    packed_ += packed;
+    if (packed_ < kEvery) return;
+    load_.source.release();
+    packed_ = 0;
   }
 
   /// The piece's blocks out of the run that it is a part of. Pages of the file are given back, so
@@ -168,6 +178,7 @@ class Loader {
 
   Load& load_;
   int worker_;
+  int64_t packed_ = 0;  // bytes since the source's pages were given back
   BlockPacker packer_;
 };
 

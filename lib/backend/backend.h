@@ -48,6 +48,8 @@ class TensorSource {
     static_cast<void>(weight);
     return nullptr;
   }
+  /// What was read lately is not soon read again: mapped pages may go.
+  virtual void release() const {}
 };
 
 /// How the 64 outputs of `weight` from `row` (a multiple of 64) on are stored under a scheme. All

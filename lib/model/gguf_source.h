@@ -25,6 +25,8 @@ class GgufTensorSource final : public TensorSource {
   std::optional<GroupFormat> grid(const std::string& tensor) const override;
   void read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const override;
 
+  void release() const override { file_->release(); }
+
   const GgufFile& file() const { return *file_; }
 
  private:

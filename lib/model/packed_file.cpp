@@ -81,6 +81,12 @@ void PackedFile::release() const {
   if (file_ != nullptr) file_->release();
 }
 
+void PackedFile::release_tensors() const {
+  if (file_ == nullptr) return;
+  const Pages pages(gguf_->bytes().data(), gguf_->bytes().data() + gguf_->bytes().size());
+  ::madvise(pages.p, pages.bytes, MADV_DONTNEED);
+}
+
 void PackedFile::use_large_pages() const {
   if (file_ == nullptr || stretches_.empty()) return;
   const Stretch& first = stretches_.front();
@@ -147,17 +153,14 @@ void PackedFile::verify_tensors(size_t chunk) const {
 }
 
 /// A read that the disk or a shortened file refuses would end the process when the bytes are used;
-/// populated, it is an error.
+/// populated, it is an error. Faults of a mapping that wants large pages read these, and ahead;
+/// MADV_WILLNEED would fill the page cache with small ones.
 void PackedFile::verify_stretch(size_t index) const {
   const Stretch& s = stretches_[index];
   const PackedView whole = view_of(*s.run, s.at);
   const auto codes = [&](int64_t row) { return from_row(*s.run, whole, row).codes; };
   const Pages pages(codes(s.begin), codes(s.end));
   if (file_ != nullptr && !in_memory(pages)) {
-    const std::byte* ahead = pages.p + pages.bytes;
-    const auto left = static_cast<int64_t>(bytes_.data() + bytes_.size() - ahead);
-    const Pages next(ahead, ahead + std::min(left, 2 * kStretch));  // of this and another thread
-    ::madvise(next.p, next.bytes, MADV_WILLNEED);
     const bool failed = ::madvise(pages.p, pages.bytes, kPopulateRead) != 0 && errno == EFAULT;
     require(!failed, ErrorCode::io, "{}: tensor {}: cannot be read", origin_, *s.name);
   }

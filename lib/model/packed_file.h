@@ -74,6 +74,8 @@ class PackedFile {
   size_t verify_items() const { return stretches_.size() + tensor_checks_.size(); }
   /// Gives all pages back.
   void release() const;
+  /// Those of the image.
+  void release_tensors() const;
   /// Asks for large pages under the linears: the file system has them where it was read or written
   /// in large pieces. Not under the embedding table, of which few rows are wanted.
   void use_large_pages() const;
@@ -123,6 +125,8 @@ class PackedSource final : public TensorSource {
       : file_(std::move(file)), tensors_(std::move(tensors)) {}
   void read_rows(const std::string& tensor, int64_t row, int64_t count, float* out) const override {
     tensors_->read_rows(tensor, row, count, out);
+    // A row brings the 64 KiB around it into the process: a long text would map the whole table.
+    if (++rows_ % kRowsKept == 0) file_->release_tensors();
   }
   std::optional<GroupFormat> grid(const std::string& tensor) const override {
     return tensors_->grid(tensor);
@@ -135,8 +139,10 @@ class PackedSource final : public TensorSource {
   }
 
  private:
+  static constexpr uint32_t kRowsKept = 128;
   std::shared_ptr<const PackedFile> file_;
   std::shared_ptr<const TensorSource> tensors_;
+  mutable std::atomic<uint32_t> rows_{0};
 };
 
 }  // namespace qllm

@@ -51,6 +51,7 @@ class RotatedSource final : public TensorSource {
   /// Nothing for a rotated tensor.
   std::optional<GroupFormat> grid(const std::string& tensor) const override;
   void read_grid_row(const std::string& tensor, int64_t row, GroupRow* out) const override;
+  void release() const override { source_->release(); }
 
  private:
   class Mixed;  // a tensor whose rows are mixed, whole

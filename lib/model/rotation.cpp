@@ -134,14 +134,15 @@ std::vector<double> random_orthogonal(int64_t n, uint64_t* state) {
 
 void hadamard_blocks(float* x, int64_t size, int64_t block, int64_t lanes) {
   const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
-  const Float4 scales = {scale, scale, scale, scale};
+  const float each[kLanes] = {scale, scale, scale, scale};
+  const Float4 scales = load(each);
   for (int64_t i = 0; i < size; i += block) {
     float* p = x + i * lanes;
     if (lanes > 1) {
       for (int64_t j = 0; j < block * lanes; ++j) p[j] *= scale;
       stages_from(p, block * lanes, lanes);
     } else if (block < kLanes) {
-      transform_few(p, block, &scales[0]);
+      transform_few(p, block, each);
     } else {
       transform_row(p, block, [&](int64_t) { return scales; });
     }
