@@ -143,10 +143,7 @@ void PackedFile::verify_tensors(size_t chunk) const {
   const size_t bytes = std::min<size_t>(kTensorChunk, image.size() - at);
   const std::byte* begin = image.data() + at;
   const uint64_t found = crc_checksum({begin, bytes}, chunk);
-  if (file_ != nullptr) {
-    const Pages pages(begin, begin + bytes);
-    ::madvise(pages.p, pages.bytes, MADV_DONTNEED);
-  }
+  release_tensors();
   require(found == tensor_checks_[chunk], ErrorCode::bad_format,
           "{}: tensor {}: damaged: its bytes have the checksum {:016x}, expected {:016x}", origin_,
           tensor_at(*gguf_, begin, begin + bytes), found, tensor_checks_[chunk]);

@@ -125,7 +125,7 @@ class PackedSource final : public TensorSource {
       : file_(std::move(file)), tensors_(std::move(tensors)) {}
   void read_rows(const std::string& tensor, int64_t row, int64_t count, float* out) const override {
     tensors_->read_rows(tensor, row, count, out);
-    // A row brings the 64 KiB around it into the process: a long text would map the whole table.
+    // A row brings all of its large page into the process: some words would map the whole table.
     if (++rows_ % kRowsKept == 0) file_->release_tensors();
   }
   std::optional<GroupFormat> grid(const std::string& tensor) const override {
@@ -139,7 +139,7 @@ class PackedSource final : public TensorSource {
   }
 
  private:
-  static constexpr uint32_t kRowsKept = 128;
+  static constexpr uint32_t kRowsKept = 16;
   std::shared_ptr<const PackedFile> file_;
   std::shared_ptr<const TensorSource> tensors_;
   mutable std::atomic<uint32_t> rows_{0};
