@@ -32,7 +32,7 @@ struct BenchSample {
 struct BenchRow {
   int threads = 0;
   double load_s = 0;
-  std::string memory;  // where the weights lie: ModelInfo::memory
+  std::string memory;          // where the weights lie: ModelInfo::memory
   int64_t peak_rss_bytes = 0;  // loading and a warm-up
   double bytes_per_step = 0;
   std::vector<BenchSample> samples;

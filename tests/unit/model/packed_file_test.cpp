@@ -253,7 +253,6 @@ TEST_CASE("packed file: what it lacks or has too much of is named") {
               [&] { check_packed(*packed, graph); });
   ModelConfig deeper = config;
   deeper.n_layers += 1;
-  check_error(ErrorCode::bad_format, "tensor blk.2.attn_qkv: missing", [&] {
-    check_packed(*packed, build_llama(deeper, packed->form().rotations));
-  });
+  check_error(ErrorCode::bad_format, "tensor blk.2.attn_qkv: missing",
+              [&] { check_packed(*packed, build_llama(deeper, packed->form().rotations)); });
 }
