@@ -56,11 +56,13 @@ def packed_file(qllm, model):
         return model
     cache = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "qllm")
     before = {f: os.stat(os.path.join(cache, f)).st_mtime_ns for f in os.listdir(cache)} if os.path.isdir(cache) else {}
-    run([qllm, "run", model, "-p", "x", "-n", "1", "--quiet"])
-    for name in os.listdir(cache):  # opening a copy touches it
+    for _ in range(2):  # a copy just made is marked as good when it is opened later
+        run([qllm, "run", model, "-p", "x", "-n", "1", "--quiet"])
+        time.sleep(3)
+    for name in os.listdir(cache):  # opening a copy touches its mark
         full = os.path.join(cache, name)
-        if name.endswith(".qllm") and os.stat(full).st_mtime_ns != before.get(name):
-            return full
+        if name.endswith(".qllm.ok") and os.stat(full).st_mtime_ns != before.get(name):
+            return full.removesuffix(".ok")
     sys.exit(f"{model}: no packed copy in {cache}")
 
 

@@ -169,4 +169,31 @@ uint64_t remembered_content_key(const std::string& path, const std::string& fold
   return key;
 }
 
+CheckedMark::CheckedMark(const std::string& file) : file_(file), mark_(path_of(file)) {
+  struct stat status = {};
+  if (::stat(file_.c_str(), &status) == 0) identity_ = identity(status);
+}
+
+bool CheckedMark::holds() const {
+  std::ifstream in(mark_);
+  std::string line;
+  // Cut short it ends without a newline.
+  return std::getline(in, line) && !in.eof() && !identity_.empty() && line == identity_;
+}
+
+void CheckedMark::set() const noexcept {
+  try {
+    struct stat status = {};
+    if (::stat(file_.c_str(), &status) != 0 || is_recent(status)) return;
+    if (identity(status) != identity_) return;
+    const std::string text = identity_ + "\n";
+    PartFile out(mark_, kMode);
+    out.write_at(0, std::as_bytes(std::span(text.data(), text.size())));
+    out.commit();
+  } catch (const std::exception&) {  // the file is compared again, that is all
+  }
+}
+
+void CheckedMark::touch() const noexcept { ::utimensat(AT_FDCWD, mark_.c_str(), nullptr, 0); }
+
 }  // namespace qllm

@@ -17,4 +17,25 @@ uint64_t content_key(const std::string& path, const std::function<bool(double)>&
 uint64_t remembered_content_key(const std::string& path, const std::string& folder,
                                 const std::function<bool(double)>& go_on = {});
 
+/// That a file was compared with its checksums, remembered in a small file beside it under device,
+/// inode, size and times: as long as nobody touches the file, it need not be compared again.
+class CheckedMark {
+ public:
+  /// The file as it is now.
+  explicit CheckedMark(const std::string& file);
+  bool holds() const;
+  /// Of the file as it was at the beginning: not where it is another by now, or changed in the last
+  /// two seconds. A mark that cannot be written is none.
+  void set() const noexcept;
+  /// The mark's time of change is that of the file's last use.
+  void touch() const noexcept;
+
+  static std::string path_of(const std::string& file) { return file + ".ok"; }
+
+ private:
+  std::string file_;
+  std::string mark_;
+  std::string identity_;  // empty: there is no such file
+};
+
 }  // namespace qllm

@@ -31,7 +31,9 @@ class ModelImpl {
  public:
   /// A file and its tokenizer.
   ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& options);
-  ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& options);
+  /// `known_good`: it was compared with its checksums before, and not touched since.
+  ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& options,
+            bool known_good = false);
   /// Random weights.
   ModelImpl(const SyntheticShape& shape, const OpenOptions& options);
 

@@ -157,11 +157,12 @@ ModelImpl::ModelImpl(std::shared_ptr<const GgufFile> gguf, const OpenOptions& op
 
 /// The file is compared with its checksums, and the tokenizer made, while the backend comes up:
 /// all three are done when the first token is wanted.
-ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given)
+ModelImpl::ModelImpl(std::shared_ptr<const PackedFile> packed, const OpenOptions& given,
+                     bool known_good)
     : file(packed, &packed->gguf()), packed_(std::move(packed)) {
   const OpenOptions options = packed_options(*packed_, given);
   if (options.large_pages) packed_->use_large_pages();
-  PackedVerifier verifier(*packed_, options);
+  PackedVerifier verifier(*packed_, options, known_good);
   config = config_from_packed(*packed_);
   const Rotations rotations = packed_->form().rotations;
   const Graph graph = build_llama(config, rotations);
@@ -313,7 +314,7 @@ double Model::measure_peak_tops() const { return impl_->backend->measure_peak_to
 
 void verify_packed(const std::string& path) {
   const auto file = PackedFile::open(path);
-  PackedVerifier(*file, {}).finish();
+  PackedVerifier(*file, {}, false).finish();
 }
 
 struct Vocabulary::Impl {

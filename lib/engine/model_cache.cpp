@@ -61,12 +61,20 @@ std::vector<Copy> copies_in(const std::string& folder) {
     if (path.ends_with(".part")) PartFile::remove_stale(path);
     if (!path.ends_with(".qllm") || !entry.is_regular_file(error)) continue;
     const auto bytes = static_cast<int64_t>(entry.file_size(error));
-    const auto used = entry.last_write_time(error);
+    auto used = entry.last_write_time(error);
+    std::error_code unmarked;
+    const auto marked = fs::last_write_time(CheckedMark::path_of(path), unmarked);
+    if (!unmarked) used = std::max(used, marked);
     if (!error) copies.push_back({path, bytes, used});
   }
   std::sort(copies.begin(), copies.end(),
             [](const Copy& a, const Copy& b) { return a.used < b.used; });
   return copies;
+}
+
+bool remove_copy(const std::string& path) {
+  ::unlink(CheckedMark::path_of(path).c_str());
+  return ::unlink(path.c_str()) == 0;
 }
 
 /// Room for `bytes` more within the cap and on the disk. Models that are open keep what they map.
@@ -78,7 +86,7 @@ void make_room(const std::string& folder, int64_t bytes, int64_t most) {
   for (const Copy& copy : copies) total += copy.bytes;
   for (const Copy& copy : copies) {
     if (total + bytes <= most) break;
-    if (::unlink(copy.path.c_str()) == 0) total -= copy.bytes;
+    if (remove_copy(copy.path)) total -= copy.bytes;
   }
   struct statvfs disk = {};
   if (::statvfs(folder.c_str(), &disk) != 0) return;
@@ -139,8 +147,10 @@ class Cache {
   std::shared_ptr<ModelImpl> load(const std::string& copy) const {
     if (::access(copy.c_str(), R_OK) != 0) return nullptr;
     try {
-      auto model = std::make_shared<ModelImpl>(PackedFile::open(copy), options_);
-      ::utimensat(AT_FDCWD, copy.c_str(), nullptr, 0);  // used now: the last to be evicted
+      const CheckedMark mark(copy);
+      const bool known_good = mark.holds();
+      auto model = std::make_shared<ModelImpl>(PackedFile::open(copy), options_, known_good);
+      known_good ? mark.touch() : mark.set();  // used now: the last to be evicted
       return model;
     } catch (const Error& e) {
       const bool vanished = e.code() == ErrorCode::not_found;  // evicted by another process
@@ -148,7 +158,7 @@ class Cache {
                           e.code() == ErrorCode::unsupported;  // a damaged version
       if (!vanished && !broken) throw;
       if (broken) {
-        ::unlink(copy.c_str());
+        remove_copy(copy);
         say(options_, LogLevel::warning, fmt::format("cache: {}; it is made anew", e.what()));
       }
       return nullptr;

@@ -14,8 +14,9 @@ constexpr auto kLook = std::chrono::milliseconds(50);
 
 }  // namespace
 
-PackedVerifier::PackedVerifier(const PackedFile& file, const OpenOptions& options)
+PackedVerifier::PackedVerifier(const PackedFile& file, const OpenOptions& options, bool known_good)
     : file_(file), options_(options) {
+  shared_.compares = !known_good;
   unsigned threads = std::max(std::thread::hardware_concurrency(), 1U);
   if (options.threads > 0) threads = std::min(threads, static_cast<unsigned>(options.threads));
   for (unsigned i = 0; i < std::min(threads, kMostThreads); ++i) {

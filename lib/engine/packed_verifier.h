@@ -23,7 +23,8 @@ std::future<void> in_background(const Work& work) {
 class PackedVerifier {
  public:
   /// Begins; as many threads as the options give workers, a few at most. Both outlive this.
-  PackedVerifier(const PackedFile& file, const OpenOptions& options);
+  /// `known_good`: the file is only brought into memory.
+  PackedVerifier(const PackedFile& file, const OpenOptions& options, bool known_good);
   /// Stops.
   ~PackedVerifier();
   PackedVerifier(const PackedVerifier&) = delete;

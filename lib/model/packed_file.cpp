@@ -47,6 +47,15 @@ bool in_memory(const Pages& pages) {
   return ::mincore(last, 1, &state) != 0 || (state & 1U) != 0;
 }
 
+/// Brings pages that are in memory into the page tables. A fault maps the 16 pages around it (the
+/// kernel's fault-around), which costs half of what MADV_POPULATE_READ takes page by page.
+void touch(const Pages& pages) {
+  constexpr size_t kAround = size_t{16} * 4096;
+  for (size_t i = 0; i < pages.bytes; i += kAround) {
+    static_cast<void>(*static_cast<const volatile std::byte*>(pages.p + i));
+  }
+}
+
 }  // namespace
 
 PackedFile::~PackedFile() = default;
@@ -126,9 +135,9 @@ void PackedFile::verify(Verification* shared) const {
     for (size_t i = shared->next++; i < verify_items() && !shared->stop; i = shared->next++) {
       // Linears first: they are what takes long to come from a disk.
       if (i >= stretches_.size()) {
-        verify_tensors(i - stretches_.size());
+        if (shared->compares) verify_tensors(i - stretches_.size());
       } else if (shared->linears) {
-        verify_stretch(i);
+        verify_stretch(i, shared->compares);
       }
     }
   } catch (...) {
@@ -152,7 +161,7 @@ void PackedFile::verify_tensors(size_t chunk) const {
 /// A read that the disk or a shortened file refuses would end the process when the bytes are used;
 /// populated, it is an error. Faults of a mapping that wants large pages read these, and ahead;
 /// MADV_WILLNEED would fill the page cache with small ones.
-void PackedFile::verify_stretch(size_t index) const {
+void PackedFile::verify_stretch(size_t index, bool compares) const {
   const Stretch& s = stretches_[index];
   const PackedView whole = view_of(*s.run, s.at);
   const auto codes = [&](int64_t row) { return from_row(*s.run, whole, row).codes; };
@@ -160,7 +169,10 @@ void PackedFile::verify_stretch(size_t index) const {
   if (file_ != nullptr && !in_memory(pages)) {
     const bool failed = ::madvise(pages.p, pages.bytes, kPopulateRead) != 0 && errno == EFAULT;
     require(!failed, ErrorCode::io, "{}: tensor {}: cannot be read", origin_, *s.name);
+  } else if (file_ != nullptr && !compares) {
+    touch(pages);
   }
+  if (!compares) return;
   for (int64_t row = s.begin; row < s.end; row += kBlockN) {
     const uint64_t expected = s.checks[static_cast<size_t>((row - s.run->n0) / kBlockN)];
     const uint64_t found =

@@ -66,6 +66,7 @@ class PackedFile {
   /// linears stay. Several threads may share the work: `next` is where they meet.
   struct Verification {
     std::atomic<bool> linears{true};
+    bool compares = true;  // false: linears are only brought into memory and the page tables
     std::atomic<size_t> next{0};
     std::atomic<bool> stop{false};
   };
@@ -84,7 +85,7 @@ class PackedFile {
   friend class PackedParser;
   PackedFile() = default;
   void verify_tensors(size_t chunk) const;
-  void verify_stretch(size_t index) const;
+  void verify_stretch(size_t index, bool compares) const;
   void plan_verification();
   /// Rows of one run that are compared in one go.
   struct Stretch {

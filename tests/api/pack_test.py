@@ -75,7 +75,7 @@ class Case(unittest.TestCase):
         return self.works(qllm("run", model, *GENERATE, *arguments, env=self.env, **more))
 
     def cached(self):
-        return sorted(f for f in os.listdir(self.cache) if not f.endswith(".id")) if os.path.isdir(self.cache) else []
+        return sorted(f for f in os.listdir(self.cache) if not f.endswith((".id", ".ok"))) if os.path.isdir(self.cache) else []
 
 
 class Files(Case):
@@ -312,6 +312,28 @@ class Cache(Case):
         self.assertEqual(len(lines), 1, result.stderr)
         self.assertIn("tensor lm_head", lines[0])
         self.assertIn("made anew", lines[0])
+
+    def test_a_copy_is_compared_again_once_it_was_touched(self):
+        expected = self.generate(TINY)
+        copy = os.path.join(self.cache, self.cached()[0])
+        self.assertFalse(os.path.exists(copy + ".ok"))  # it changed a moment ago
+        time.sleep(3.1)
+        self.assertEqual(self.generate(TINY), expected)
+        with open(copy + ".ok", encoding="ascii") as file:
+            mark = file.read()
+        self.assertEqual(self.generate(TINY), expected)
+        before = os.stat(copy)
+        flip(copy, before.st_size - 1)
+        os.utime(copy, ns=(before.st_atime_ns, before.st_mtime_ns))  # the time of its change still tells
+        result = qllm("run", TINY, *GENERATE[:-1], env=self.env)
+        self.assertEqual(self.works(result), expected)
+        self.assertIn(b"made anew", result.stderr)
+        with open(copy + ".ok", "w", encoding="ascii") as file:
+            file.write(mark)  # of the copy that is gone
+        flip(copy, before.st_size - 1)
+        result = qllm("run", TINY, *GENERATE[:-1], env=self.env)
+        self.assertEqual(self.works(result), expected)
+        self.assertIn(b"made anew", result.stderr)
 
     def test_a_folder_that_cannot_be_written(self):
         with open(self.path("file"), "wb"):
