@@ -186,6 +186,7 @@ BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& b
   BenchRow row;
   row.threads = model.machine().workers;
   row.bytes_per_step = bench.bytes_per_step();
+  row.placement = model.placement();
   bench.warm_up();
   // Before the first measurement of the ceiling, whose buffer is none of the model's.
   row.peak_rss_bytes = peak_rss_bytes();

@@ -35,6 +35,7 @@ struct BenchRow {
   std::string memory;          // where the weights lie: ModelInfo::memory
   int64_t peak_rss_bytes = 0;  // loading and a warm-up
   double bytes_per_step = 0;
+  PlacementInfo placement;
   std::vector<BenchSample> samples;
 
   Spread spread(double BenchSample::*figure) const;

@@ -106,6 +106,7 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   set_once(json, "load_s", row.load_s);
   set_once(json, "peak_rss_bytes", row.peak_rss_bytes);
   json["memory"] = row.memory;
+  json["placement"] = placement_json(row.placement);
   json["repeat"] = lengths.repeat;
   return json;
 }
@@ -215,6 +216,10 @@ int execute(const BenchOptions& options) {
         "step; median of {} (min-max)\n",
         n.prompt, n.gen, n.depth, n.batch, rows.front().bytes_per_step / 1e6, n.repeat));
     write_stdout(rows_text(rows));
+    for (const BenchRow& row : rows) {
+      // Where there is one node only, there is nothing to tell.
+      if (row.placement.nodes.size() > 1) write_stdout("\n" + placement_text(row.placement));
+    }
   }
   return 0;
 }

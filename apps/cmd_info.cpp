@@ -4,7 +4,9 @@
 
 #include <map>
 
+#include "bench_plan.h"
 #include "command.h"
+#include "input.h"
 #include "options.h"
 #include "report.h"
 
@@ -16,14 +18,23 @@ struct InfoOptions {
   bool kernels = false;
   bool tensors = false;
   bool verify = false;
+  std::string synthetic;
+  bool placement = false;
   bool json = false;
   CommonOptions common;
 
   void add_to(CLI::App& command) {
-    add_model(command, model);
+    auto* m = add_model(command, model);
     command.add_flag("--kernels", kernels, "also which kernel computes int8 matmuls of which size");
     command.add_flag("--tensors", tensors, "list every tensor instead of a summary by type");
     command.add_flag("--verify", verify, "compare all of a .qllm file with its checksums");
+    command.add_flag("--placement", placement,
+                     "load the weights and ask the kernel on which memory nodes they lie");
+    command
+        .add_option("--synthetic", synthetic,
+                    "--placement of a model of random weights instead, as in bench")
+        ->type_name("KEY=N,...")
+        ->excludes(m);
     command.add_flag("--json", json, "one JSON document");
     common.add_to(command);
   }
@@ -171,7 +182,17 @@ std::string memory_of(const ModelInfo& model, const OpenOptions& options,
   return packed && maps ? "map" : "copy";
 }
 
+PlacementInfo find_placement(const InfoOptions& options) {
+  const Model model = options.synthetic.empty()
+                          ? open_model(options.model, options.common)
+                          : open_synthetic(parse_shape(options.synthetic), options.common);
+  return model.placement();
+}
+
 int execute(const InfoOptions& options) {
+  if (options.placement && options.model.empty() && options.synthetic.empty()) {
+    throw UsageError{"--placement: give a MODEL or --synthetic KEY=N,..."};
+  }
   // The model first: a wrong path should not hide behind a page about the machine.
   ModelInfo model;
   const bool has_model = !options.model.empty();
@@ -181,15 +202,19 @@ int execute(const InfoOptions& options) {
   if (options.verify) verify_packed(options.model);
   const MachineInfo machine = inspect_machine(open);
   model.memory = memory_of(model, open, machine);
+  PlacementInfo placement;
+  if (options.placement) placement = find_placement(options);
   if (options.json) {
     Json json;
     json["machine"] = machine_json(machine);
     if (has_model) json["model"] = model_json(model);
+    if (options.placement) json["placement"] = placement_json(placement);
     print_json(json);
     return 0;
   }
   write_stdout(machine_text(machine, options.kernels));
   if (has_model) write_stdout(fmt::format("\n{}", model_text(model, options.tensors)));
+  if (options.placement) write_stdout("\n" + placement_text(placement));
   return 0;
 }
 

@@ -48,6 +48,15 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
   command.add_option("--cpus", cpus, "CPUs to run on, such as 0-3,8; default: all allowed")
       ->type_name("LIST")
       ->group(group);
+  command
+      .add_option("--numa", numa,
+                  "on a machine of several memory nodes: split (each worker's weights on its own "
+                  "node), interleave (pages over all nodes), local (workers and memory on one "
+                  "node), replicate (a copy and a team per node, sessions shared out)")
+      ->check(CLI::IsMember({"split", "interleave", "local", "replicate"}))
+      ->type_name("POLICY")
+      ->capture_default_str()
+      ->group(group);
   command.add_option("--device", device, "cpu, reference (slow, exact), cuda, or auto")
       ->check(CLI::IsMember({"cpu", "cuda", "reference", "auto"}))
       ->type_name("NAME")
@@ -129,6 +138,7 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   options.scheme = scheme;
   options.rotate = !no_rotate;
   options.isa = isa;
+  options.numa = numa;
   options.threads = threads;
   options.cpus = cpus;
   options.memory = memory;

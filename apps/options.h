@@ -16,6 +16,7 @@ struct CommonOptions {
   std::string cpus;
   std::string device = "auto";
   std::string isa;
+  std::string numa = "split";
   std::string scheme;
   bool no_rotate = false;
   std::string kv_format = "bf16";

@@ -60,6 +60,42 @@ void set_spread(Json& object, const std::string& key, const Spread& spread) {
   object[key + "_max"] = spread.max;
 }
 
+Json placement_json(const PlacementInfo& placement) {
+  Json json;
+  json["policy"] = placement.policy;
+  json["known"] = placement.known;
+  json["bound"] = placement.bound;
+  Json& nodes = json["nodes"] = Json::array();
+  for (const PlacementInfo::Node& node : placement.nodes) {
+    nodes.push_back(
+        {{"node", node.node}, {"workers", node.workers}, {"weight_bytes", node.weight_bytes}});
+  }
+  json["local_bytes"] = placement.local_bytes;
+  json["remote_bytes"] = placement.remote_bytes;
+  json["nowhere_bytes"] = placement.nowhere_bytes;
+  json["remote_bytes_per_step"] = placement.remote_bytes_per_step;
+  return json;
+}
+
+std::string placement_text(const PlacementInfo& placement) {
+  if (!placement.known) return "placement  the kernel does not tell where pages lie\n";
+  Table table;
+  const std::string refused = placement.bound ? "" : " (binding refused)";
+  table.row({"placement",
+             fmt::format("{}{}: {} local, {} remote{}", placement.policy, refused,
+                         human_bytes(placement.local_bytes), human_bytes(placement.remote_bytes),
+                         placement.nowhere_bytes > 0
+                             ? ", " + human_bytes(placement.nowhere_bytes) + " not in memory"
+                             : "")});
+  for (const PlacementInfo::Node& node : placement.nodes) {
+    table.row(
+        {fmt::format("node {}", node.node),
+         fmt::format("{} of weights, {} worker(s)", human_bytes(node.weight_bytes), node.workers)});
+  }
+  table.row({"remote reads", human_bytes(placement.remote_bytes_per_step) + " a step"});
+  return table.text();
+}
+
 std::string Table::text() const {
   std::vector<size_t> widths;
   for (const auto& cells : rows_) {

@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "qllm/qllm.hpp"
+
 namespace qllm::app {
 
 /// Keys keep the order in which they were set.
@@ -25,6 +27,10 @@ Spread spread_of(std::vector<double> values);
 
 /// Sets `key`, `key_min` and `key_max` of `object`.
 void set_spread(Json& object, const std::string& key, const Spread& spread);
+
+/// Where a model's weights lie: a document, and lines of text.
+Json placement_json(const PlacementInfo& placement);
+std::string placement_text(const PlacementInfo& placement);
 
 /// Columns of text, each as wide as its widest cell; the first row is the heading.
 class Table {

@@ -1,9 +1,11 @@
-// What meeting costs: one barrier inside a region, and one empty region, by worker count.
+// What meeting costs: one barrier inside a region, and one empty region, by worker count; or what
+// of a decode step of a model goes to it.
 #include <fmt/format.h>
 
 #include <chrono>
 #include <iostream>
 
+#include "step_cost.h"
 #include "support.h"
 #include "topology.h"
 #include "worker_pool.h"
@@ -75,6 +77,27 @@ void print_table(const std::vector<Result>& results) {
   }
 }
 
+void print_step(const bench::StepCost& c, bool json) {
+  if (json) {
+    const nlohmann::json document = {{"unit", "ns"},
+                                     {"workers", c.workers},
+                                     {"barriers_per_step", c.barriers},
+                                     {"step_ns", bench::to_json(c.step)},
+                                     {"barrier_ns", bench::to_json(c.barrier)},
+                                     {"dispatch_ns", bench::to_json(c.dispatch)},
+                                     {"waiting_ns", bench::to_json(c.waiting)},
+                                     {"percent", c.percent()},
+                                     {"waiting_percent", c.waiting_percent()}};
+    std::cout << document.dump(2) << "\n";
+    return;
+  }
+  fmt::print("{} workers, a step of {:.3f} ms ({:.3f} to {:.3f})\n", c.workers, c.step.median / 1e6,
+             c.step.min / 1e6, c.step.max / 1e6);
+  fmt::print("{:.0f} barriers of {:.0f} ns and a dispatch of {:.1f} us: {:.2f} % of the step\n",
+             c.barriers, c.barrier.median, c.dispatch.median / 1e3, c.percent());
+  fmt::print("waiting in barriers, uneven work included: {:.2f} %\n", c.waiting_percent());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -85,8 +108,23 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", rounds, "barriers and regions per measurement")
       ->capture_default_str()
       ->check(CLI::Range(1, 10000000));
+  std::string model;
+  app.add_option("--step", model,
+                 "the share of one decode step of this shape instead: d_model, d_ff, n_layers, "
+                 "n_heads, n_kv_heads, head_dim, vocab; what is not named is of a 1.0 B shape")
+      ->type_name("KEY=N,...");
+  std::string scheme = "int8";
+  app.add_option("--scheme", scheme, "of --step: how weights are held")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   try {
+    if (!model.empty()) {
+      BackendOptions options;
+      options.threads = flags.threads;
+      options.scheme = parse_scheme(scheme);
+      print_step(bench::StepBench(bench::parse_model(model), options).measure(flags.repeat),
+                 flags.json);
+      return 0;
+    }
     std::vector<Result> results;
     const int most = static_cast<int>(Topology::detect({})->workers().size());
     for (const int workers : bench::worker_counts(flags, most)) {

@@ -19,7 +19,9 @@
 #include "pack_linear.h"
 #include "peak.h"
 #include "plan.h"
+#include "speeds.h"
 #include "topology.h"
+#include "weight_nodes.h"
 #include "worker_pool.h"
 
 namespace qllm::cpu {
@@ -59,6 +61,8 @@ std::unique_ptr<Topology> detect_topology(const BackendOptions& options) {
   TopologyOptions t;
   t.threads = options.threads;
   t.cpus = options.cpus;
+  t.numa = options.numa;
+  t.node = options.numa_node;
   return Topology::detect(t);
 }
 
@@ -70,7 +74,9 @@ class CpuBackend final : public Backend {
         vec_(vec_kernels(isa_)),
         topology_(detect_topology(options)),
         pool_(*topology_),
-        onednn_(onednn_accepts(isa_)) {}
+        onednn_(onednn_accepts(isa_)) {
+    if (topology_->mixed_cores()) speeds_ = measure_speeds(pool_, *topology_);
+  }
 
   BackendInfo info() const override {
     BackendInfo info;
@@ -84,8 +90,12 @@ class CpuBackend final : public Backend {
     info.numa_nodes = topology_->numa_nodes();
     info.packages = topology_->packages();
     info.cores = topology_->cores();
-    for (const WorkerSlot& slot : topology_->workers()) info.cpus.push_back(slot.cpu);
+    for (const WorkerSlot& slot : topology_->workers()) {
+      info.cpus.push_back(slot.cpu);
+      info.worker_nodes.push_back(slot.numa_node);
+    }
     info.notes = topology_->notes();
+    if (!topology_->binds()) info.warnings.push_back("cpu: " + info.notes.back());
     info.notes.push_back(onednn_ && onednn_tokens_from(isa_) < std::numeric_limits<int64_t>::max()
                              ? fmt::format("oneDNN takes matmuls of {} tokens and more on the "
                                            "packed weights",
@@ -98,7 +108,8 @@ class CpuBackend final : public Backend {
   std::shared_ptr<const Weights> load(const Graph& graph,
                                       std::shared_ptr<const TensorSource> source,
                                       const ProgressFn& progress) override {
-    LoadContext context{&pool_, topology_.get(), &vec_, options_.memory, {}};
+    LoadContext context{&pool_, topology_.get(), &vec_, options_.memory, {}, {}};
+    context.speeds = speeds_;
     context.shard_memory.large_pages = options_.large_pages;
     context.shard_memory.hugetlb = options_.memory == MemoryMode::hugetlb;
     context.shard_memory.lock = options_.lock_memory;
@@ -141,6 +152,14 @@ class CpuBackend final : public Backend {
     return compile_plan(context, graph, std::move(own), limits);
   }
 
+  PlacementInfo placement(const Weights& weights) const override {
+    const auto* own = dynamic_cast<const CpuWeights*>(&weights);
+    require(own != nullptr, ErrorCode::invalid_argument, "cpu: weights of another backend");
+    PlacementInfo info = describe_placement(nodes_of_shards(*own, pool_.count()), *topology_);
+    info.policy = to_string(options_.numa);
+    return info;
+  }
+
   double measure_read_gbps(int64_t bytes) override {
     const std::lock_guard lock(bandwidth_mutex_);
     if (!bandwidth_ || bandwidth_bytes_ != bytes) {
@@ -155,6 +174,8 @@ class CpuBackend final : public Backend {
     return cpu::measure_peak_tops(pool_, int8_peak_kernel(isa_, onednn_));
   }
 
+  WorkerPool& pool() { return pool_; }
+
  private:
   BackendOptions options_;
   Isa isa_;
@@ -162,6 +183,7 @@ class CpuBackend final : public Backend {
   std::unique_ptr<Topology> topology_;
   WorkerPool pool_;
   bool onednn_;
+  std::vector<double> speeds_;  // of the workers, where they differ
   std::mutex bandwidth_mutex_;
   std::optional<ReadBandwidth> bandwidth_;
   int64_t bandwidth_bytes_ = 0;
@@ -174,6 +196,12 @@ std::unique_ptr<Backend> make_backend(const BackendOptions& options) {
       options.scheme.kind != SchemeKind::fp32, ErrorCode::unsupported,
       "device cpu: scheme fp32: the cpu computes with quantized weights, the reference in fp32");
   return std::make_unique<CpuBackend>(options);
+}
+
+WorkerPool& worker_pool(Backend& backend) {
+  auto* const own = dynamic_cast<CpuBackend*>(&backend);
+  require(own != nullptr, ErrorCode::invalid_argument, "cpu: workers of another backend");
+  return own->pool();
 }
 
 }  // namespace qllm::cpu

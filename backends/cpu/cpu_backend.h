@@ -17,4 +17,9 @@ Isa choose_isa(const std::string& name);
 /// lacks or the scheme fp32.
 std::unique_ptr<Backend> make_backend(const BackendOptions& options);
 
+class WorkerPool;
+/// The workers of a backend that make_backend made, for measurements between its steps. Throws
+/// invalid_argument for another.
+WorkerPool& worker_pool(Backend& backend);
+
 }  // namespace qllm::cpu

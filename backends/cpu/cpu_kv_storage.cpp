@@ -70,6 +70,7 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, KvFormat format, int64_t blocks
     PlacementOptions options;
     options.large_pages = large_pages;
     options.reserve_only = true;
+    options.by_policy = true;
     options.topology = &topology;
     options.slot = topology.workers()[static_cast<size_t>(group.first_worker)];
     const int64_t layer_stride = group.n_heads * head_bytes_;

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/math.h"
 #include "fusion.h"
+#include "speeds.h"
 #include "weight_load.h"
 
 namespace qllm::cpu {
@@ -64,7 +65,9 @@ CpuWeights::CpuWeights(const Graph& graph, const Scheme& scheme,
                        std::shared_ptr<const TensorSource> source, const LoadContext& context,
                        const ProgressFn& progress)
     : source_(std::move(source)), maps_(maps_packed(context.memory, *context.topology)) {
-  plan_shards(graph, scheme, context.pool->count());
+  std::vector<double> speeds = context.speeds;
+  speeds.resize(static_cast<size_t>(context.pool->count()), 1.0);
+  plan_shards(graph, scheme, speeds);
   place_shards(graph, context);
   vectors_.resize(graph.weights.size());
   for (size_t i = 0; i < graph.weights.size(); ++i) {
@@ -87,7 +90,8 @@ std::string CpuWeights::memory() const {
   return memory_.on_hugetlb() ? "hugetlb" : "copy";
 }
 
-void CpuWeights::plan_shards(const Graph& graph, const Scheme& scheme, int workers) {
+void CpuWeights::plan_shards(const Graph& graph, const Scheme& scheme,
+                             const std::vector<double>& speeds) {
   linears_.resize(graph.weights.size());
   const std::vector<int64_t> units = shard_units(graph);
   for (size_t i = 0; i < graph.weights.size(); ++i) {
@@ -101,9 +105,10 @@ void CpuWeights::plan_shards(const Graph& graph, const Scheme& scheme, int worke
     linears_[i].in_file = packed != nullptr && maps_;
     const int64_t total = round_up(weight.n, kBlockN);
     const int64_t count = ceil_div(total, units[i]);
-    for (int64_t w = 0; w < workers; ++w) {
-      const int64_t n0 = count * w / workers * units[i];
-      const int64_t n = std::min(total, count * (w + 1) / workers * units[i]) - n0;
+    const std::vector<int64_t> bounds = share_out(count, speeds);
+    for (size_t w = 0; w < speeds.size(); ++w) {
+      const int64_t n0 = bounds[w] * units[i];
+      const int64_t n = std::min(total, bounds[w + 1] * units[i]) - n0;
       linears_[i].shards.push_back(make_shard(layout, n0, n));
       bytes_ += shard_bytes(linears_[i].shards.back());
     }

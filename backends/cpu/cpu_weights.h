@@ -42,6 +42,7 @@ struct LoadContext {
   const Topology* topology = nullptr;
   const VecKernels* vec = nullptr;
   MemoryMode memory = MemoryMode::automatic;
+  std::vector<double> speeds;  // of each worker; empty: all alike
   ShardMemoryOptions shard_memory;
 };
 
@@ -63,6 +64,7 @@ class CpuWeights final : public Weights {
 
   const TensorSource& source() const { return *source_; }
   const ShardedLinear& linear(WeightId id) const { return linears_[static_cast<size_t>(id)]; }
+  const std::vector<ShardedLinear>& linears() const { return linears_; }
   /// A vector weight, padded with zeros to a multiple of 64.
   const float* vector(WeightId id) const { return vectors_[static_cast<size_t>(id)].data(); }
   /// Of the packed bytes in the workers' own memory, how many lie on large pages; -1 where it
@@ -70,7 +72,7 @@ class CpuWeights final : public Weights {
   int64_t large_page_bytes() const { return memory_.large_page_bytes(); }
 
  private:
-  void plan_shards(const Graph& graph, const Scheme& scheme, int workers);
+  void plan_shards(const Graph& graph, const Scheme& scheme, const std::vector<double>& speeds);
   /// Lays each worker's shards of all linears in its memory.
   void place_shards(const Graph& graph, const LoadContext& context);
   void lock_mapped(const Graph& graph, const LogFn& log) const;

@@ -52,6 +52,18 @@ MemoryNodes::~MemoryNodes() {
 
 int MemoryNodes::count() const { return std::max<int>(1, static_cast<int>(with_memory_.size())); }
 
+std::vector<MemoryPlace> MemoryNodes::places() const {
+  std::vector<MemoryPlace> all;
+  for (hwloc_obj_t node : with_memory_) {
+    const hwloc_obj_t package = hwloc_get_ancestor_obj_by_type(topology_, HWLOC_OBJ_PACKAGE, node);
+    all.push_back(
+        {index(node), package != nullptr ? static_cast<int>(package->logical_index) : -1});
+  }
+  std::sort(all.begin(), all.end(),
+            [](const MemoryPlace& a, const MemoryPlace& b) { return a.node < b.node; });
+  return all;
+}
+
 int MemoryNodes::node_of(hwloc_obj_t pu) const {
   for (hwloc_obj_t node : with_memory_) {
     if (holds(node, pu)) return index(node);

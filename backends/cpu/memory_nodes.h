@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "topology.h"
+
 namespace qllm::cpu {
 
 /// Nodes with memory that this process may use. The topology must outlive it.
@@ -18,6 +20,8 @@ class MemoryNodes {
 
   /// At least 1.
   int count() const;
+  /// All of them, ascending.
+  std::vector<MemoryPlace> places() const;
 
   /// Operating system index of the node whose memory a CPU should use: its own, or the nearest that
   /// has some. Of several at hand (DRAM and high-bandwidth memory) the first, which hwloc makes the

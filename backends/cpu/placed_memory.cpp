@@ -21,6 +21,15 @@ constexpr size_t kLargePage = size_t{2} << 20;
 
 size_t mapped_bytes(size_t bytes, size_t page = kPage) { return (bytes + page - 1) / page * page; }
 
+void bind(void* p, size_t bytes, const PlacementOptions& options) {
+  if (options.topology == nullptr) return;
+  if (options.by_policy) {
+    options.topology->place_memory(p, bytes, options.slot);
+  } else {
+    options.topology->bind_memory(p, bytes, options.slot);
+  }
+}
+
 /// Explicit large pages for [bytes], all there and on the slot's node, or null: pages that are
 /// missing when they are first touched would end the process.
 void* map_hugetlb(size_t bytes, const PlacementOptions& options) {
@@ -30,7 +39,7 @@ void* map_hugetlb(size_t bytes, const PlacementOptions& options) {
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | kTwoMiB;
   void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, flags, -1, 0);
   if (p == MAP_FAILED) return nullptr;
-  if (options.topology != nullptr) options.topology->bind_memory(p, size, options.slot);
+  bind(p, size, options);
   if (madvise(p, size, kPopulateWrite) == 0) return p;
   munmap(p, size);
   return nullptr;
@@ -91,9 +100,7 @@ PlacedBuffer::PlacedBuffer(size_t bytes, const PlacementOptions& options) {
   bytes_ = bytes;
   // Both are wishes: the buffer is right without them, only slower.
   if (options.large_pages && bytes >= kLargePage) madvise(p, mapped_bytes(bytes), MADV_HUGEPAGE);
-  if (options.topology != nullptr) {
-    options.topology->bind_memory(p, mapped_bytes(bytes), options.slot);
-  }
+  bind(p, mapped_bytes(bytes), options);
 }
 
 PlacedBuffer::~PlacedBuffer() {

@@ -13,6 +13,7 @@ struct PlacementOptions {
   bool large_pages = true;             // MADV_HUGEPAGE
   const Topology* topology = nullptr;  // null: no binding
   WorkerSlot slot;
+  bool by_policy = false;     // where the policy says, which may be several nodes
   bool reserve_only = false;  // much of it may never be touched: MAP_NORESERVE
   bool hugetlb = false;       // first try MAP_HUGETLB, from one large page up
 };

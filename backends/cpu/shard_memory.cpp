@@ -26,6 +26,7 @@ ShardMemory::ShardMemory(const Topology& topology, const std::vector<int64_t>& b
     placement.large_pages = options.large_pages;
     placement.hugetlb = options.hugetlb;
     placement.topology = &topology;
+    placement.by_policy = true;
     placement.slot = topology.workers()[w];
     arenas_.emplace_back(static_cast<size_t>(std::max<int64_t>(bytes[w], 1)), placement);
   }

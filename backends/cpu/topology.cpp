@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 #include <hwloc.h>
+#include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <map>
 #include <optional>
@@ -43,9 +46,10 @@ constexpr int kMostThreads = 4096;  // far above any machine; a typo must not st
 
 // A CPU that a worker may get. Ordered by how much it is wanted.
 struct Candidate {
-  int rank = 0;  // 0: a core's first CPU; 1: of an efficiency core; 2: a sibling (SMT)
-  int node = 0;  // operating system index, of a node with memory
-  int cpu = 0;   // operating system index
+  int rank = 0;             // 0: a core's first CPU; 1: of an efficiency core; 2: a sibling (SMT)
+  int node = 0;             // operating system index, of a node with memory
+  int cpu = 0;              // operating system index
+  bool efficiency = false;  // of a hybrid part
 };
 
 TopologyHandle load(const std::string& synthetic) {
@@ -148,6 +152,20 @@ std::vector<WorkerSlot> spread(const std::vector<Candidate>& candidates, size_t 
   return slots;
 }
 
+// Those of one node: the asked one, or the one with the most cores, the first of equals.
+std::vector<Candidate> on_one_node(std::vector<Candidate> candidates, int node) {
+  if (node < 0) {
+    std::map<int, int> cores;
+    for (const Candidate& c : candidates) cores[c.node] += c.rank == 0 ? 1 : 0;
+    const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
+    node = std::max_element(cores.begin(), cores.end(), fewer)->first;
+  }
+  std::erase_if(candidates, [&](const Candidate& c) { return c.node != node; });
+  require(!candidates.empty(), ErrorCode::invalid_argument,
+          "topology: expected a memory node with CPUs that this process may use, found {}", node);
+  return candidates;
+}
+
 class HwlocTopology final : public Topology {
  public:
   explicit HwlocTopology(const TopologyOptions& options);
@@ -155,6 +173,8 @@ class HwlocTopology final : public Topology {
   const std::vector<WorkerSlot>& workers() const override { return workers_; }
   int packages() const override { return packages_; }
   int numa_nodes() const override { return numa_nodes_; }
+  const std::vector<MemoryPlace>& memory_places() const override { return memory_places_; }
+  bool mixed_cores() const override { return mixed_cores_; }
   int cores() const override { return cores_; }
   int allowed_cpus() const override { return allowed_cpus_; }
   int64_t l2_bytes() const override { return l2_bytes_; }
@@ -162,16 +182,27 @@ class HwlocTopology final : public Topology {
   const std::vector<std::string>& notes() const override { return notes_; }
   bool pin(const WorkerSlot& slot) const override;
   bool bind_memory(void* p, size_t bytes, const WorkerSlot& slot) const override;
+  bool place_memory(void* p, size_t bytes, const WorkerSlot& slot) const override;
+  bool binds() const override { return binds_; }
 
  private:
   hwloc_topology_t raw() const { return handle_.get(); }
   std::vector<Candidate> list_candidates(hwloc_const_cpuset_t usable);
-  size_t choose_count(const TopologyOptions& options, size_t n_best);
+  size_t choose_count(const TopologyOptions& options, const std::vector<Candidate>& candidates);
   void find_caches();
+  void find_mixed_cores(const std::vector<Candidate>& candidates);
+  void try_to_bind();
+  bool set_membind(void* p, size_t bytes, hwloc_const_nodeset_t nodes,
+                   hwloc_membind_policy_t policy) const;
 
   TopologyHandle handle_;
   std::vector<WorkerSlot> workers_;
   std::vector<std::string> notes_;
+  Bitmap memory_ = make_bitmap();  // nodes that have some
+  std::vector<MemoryPlace> memory_places_;
+  bool interleaves_ = false;
+  bool binds_ = true;
+  bool mixed_cores_ = false;
   int packages_ = 1;
   int numa_nodes_ = 1;
   int cores_ = 1;
@@ -191,16 +222,24 @@ HwlocTopology::HwlocTopology(const TopologyOptions& options) : handle_(load(opti
   if (options.cpus.empty() && allowed_cpus_ < online) {
     notes_.push_back(fmt::format("cpuset: {} of {} CPUs allowed", allowed_cpus_, online));
   }
-  const std::vector<Candidate> candidates = list_candidates(usable.get());
-  const auto n_best = static_cast<size_t>(std::count_if(
-      candidates.begin(), candidates.end(), [](const Candidate& c) { return c.rank == 0; }));
-  workers_ = spread(candidates, choose_count(options, n_best));
+  std::vector<Candidate> candidates = list_candidates(usable.get());
+  if (options.node >= 0 || options.numa == NumaPolicy::local) {
+    candidates = on_one_node(std::move(candidates), options.node);
+  }
+  interleaves_ = options.numa == NumaPolicy::interleave;
+  workers_ = spread(candidates, choose_count(options, candidates));
+  find_mixed_cores(candidates);
   find_caches();
+  try_to_bind();
 }
 
 std::vector<Candidate> HwlocTopology::list_candidates(hwloc_const_cpuset_t usable) {
   const MemoryNodes nodes(raw());
   numa_nodes_ = nodes.count();
+  memory_places_ = nodes.places();
+  for (const MemoryPlace& place : memory_places_) {
+    hwloc_bitmap_set(memory_.get(), static_cast<unsigned>(place.node));
+  }
   const Bitmap slow = efficiency_cpus(raw());
   std::vector<Candidate> candidates;
   std::map<hwloc_obj_t, int> seen;  // CPUs of each core so far
@@ -212,8 +251,8 @@ std::vector<Candidate> HwlocTopology::list_candidates(hwloc_const_cpuset_t usabl
     const bool sibling = seen[core != nullptr ? core : pu]++ > 0;
     const bool efficiency = hwloc_bitmap_isset(slow.get(), pu->os_index) == 1;
     if (!sibling && efficiency) ++n_slow;
-    candidates.push_back(
-        {sibling ? 2 : (efficiency ? 1 : 0), nodes.node_of(pu), static_cast<int>(pu->os_index)});
+    candidates.push_back({sibling ? 2 : (efficiency ? 1 : 0), nodes.node_of(pu),
+                          static_cast<int>(pu->os_index), efficiency});
   }
   cores_ = static_cast<int>(seen.size());
   if (n_slow == cores_) {  // nothing else was left to it: they are the best there is
@@ -226,18 +265,21 @@ std::vector<Candidate> HwlocTopology::list_candidates(hwloc_const_cpuset_t usabl
   return candidates;
 }
 
-size_t HwlocTopology::choose_count(const TopologyOptions& options, size_t n_best) {
+size_t HwlocTopology::choose_count(const TopologyOptions& options,
+                                   const std::vector<Candidate>& candidates) {
   std::optional<CpuQuota> quota;
   if (hwloc_topology_is_thissystem(raw()) != 0) quota = read_cpu_quota();
   const bool limits = quota && quota->cpus < allowed_cpus_;
   if (limits) notes_.push_back(fmt::format("quota: {:.2f} CPUs ({})", quota->cpus, quota->source));
   if (options.threads > 0) {
-    if (options.threads > allowed_cpus_) {
-      notes_.push_back(
-          fmt::format("oversubscribed: {} threads on {} CPUs", options.threads, allowed_cpus_));
+    const auto cpus = static_cast<int>(candidates.size());
+    if (options.threads > cpus) {
+      notes_.push_back(fmt::format("oversubscribed: {} threads on {} CPUs", options.threads, cpus));
     }
     return static_cast<size_t>(options.threads);
   }
+  const auto n_best = static_cast<size_t>(std::count_if(
+      candidates.begin(), candidates.end(), [](const Candidate& c) { return c.rank == 0; }));
   if (!limits) return n_best;
   return std::min(n_best, static_cast<size_t>(std::max(1.0, std::ceil(quota->cpus))));
 }
@@ -262,9 +304,48 @@ bool HwlocTopology::pin(const WorkerSlot& slot) const {
 bool HwlocTopology::bind_memory(void* p, size_t bytes, const WorkerSlot& slot) const {
   if (hwloc_topology_is_thissystem(raw()) == 0) return false;
   if (numa_nodes_ == 1 || bytes == 0) return true;  // it can lie nowhere else
+  return set_membind(p, bytes, single(slot.numa_node).get(), HWLOC_MEMBIND_BIND);
+}
+
+bool HwlocTopology::place_memory(void* p, size_t bytes, const WorkerSlot& slot) const {
+  if (!interleaves_) return bind_memory(p, bytes, slot);
+  if (hwloc_topology_is_thissystem(raw()) == 0) return false;
+  if (numa_nodes_ == 1 || bytes == 0) return true;
+  return set_membind(p, bytes, memory_.get(), HWLOC_MEMBIND_INTERLEAVE);
+}
+
+bool HwlocTopology::set_membind(void* p, size_t bytes, hwloc_const_nodeset_t nodes,
+                                hwloc_membind_policy_t policy) const {
   // Not strict: a full node must not turn a wish into the end of the process.
-  return hwloc_set_area_membind(raw(), p, bytes, single(slot.numa_node).get(), HWLOC_MEMBIND_BIND,
+  return hwloc_set_area_membind(raw(), p, bytes, nodes, policy,
                                 HWLOC_MEMBIND_BYNODESET | HWLOC_MEMBIND_MIGRATE) == 0;
+}
+
+// On one page, once: what is refused here is refused for all.
+void HwlocTopology::try_to_bind() {
+  if (hwloc_topology_is_thissystem(raw()) == 0 || numa_nodes_ == 1) return;
+  constexpr size_t kPage = 4096;
+  void* const page =
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return;
+  binds_ = place_memory(page, kPage, workers_.back());
+  const int error = errno;
+  munmap(page, kPage);
+  if (binds_) return;
+  notes_.push_back(
+      fmt::format("memory binding refused (mbind: {}): pages lie where their worker touches them "
+                  "first",
+                  std::strerror(error)));
+}
+
+void HwlocTopology::find_mixed_cores(const std::vector<Candidate>& candidates) {
+  int kinds[2] = {0, 0};
+  for (const WorkerSlot& slot : workers_) {
+    const auto c = std::find_if(candidates.begin(), candidates.end(),
+                                [&](const Candidate& other) { return other.cpu == slot.cpu; });
+    ++kinds[c->efficiency ? 1 : 0];
+  }
+  mixed_cores_ = kinds[0] > 0 && kinds[1] > 0;
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 
 #include "backend/kv_cache.h"
 #include "backend/kv_format.h"
+#include "backend/numa_policy.h"
 #include "core/log.h"
 #include "graph/graph.h"
 #include "qllm/qllm.hpp"
@@ -89,6 +90,8 @@ struct BackendOptions {
   bool large_pages = true;              // ask for transparent large pages for weights and KV
   MemoryMode memory = MemoryMode::automatic;  // cpu only
   bool lock_memory = false;                   // cpu only: weights are locked (mlock)
+  NumaPolicy numa = NumaPolicy::split;        // cpu only; of one team: replicate means split
+  int numa_node = -1;  // cpu only: workers and memory of this node only; -1: of all
   LogFn log;
 };
 
@@ -147,8 +150,10 @@ struct BackendInfo {
   int numa_nodes = 1;
   int packages = 1;
   int cores = 1;
-  std::vector<int> cpus;           // where the workers are pinned
-  std::vector<std::string> notes;  // one line each: quotas, large pages, oneDNN version, …
+  std::vector<int> cpus;              // where the workers are pinned
+  std::vector<int> worker_nodes;      // the memory node of each worker; empty: it has none
+  std::vector<std::string> notes;     // one line each: quotas, large pages, oneDNN version, …
+  std::vector<std::string> warnings;  // of the notes, what is said once when a model is opened
 };
 
 class Backend {
@@ -179,6 +184,11 @@ class Backend {
   std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape, int64_t capacity);
   virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
                                         const PlanLimits& limits) = 0;
+  /// Where weights of this backend lie, and who reads them.
+  virtual PlacementInfo placement(const Weights& weights) const {
+    static_cast<void>(weights);
+    return {};
+  }
   /// Read bandwidth of all workers streaming `bytes` once, in GB/s (1e9); 0 where not measurable.
   virtual double measure_read_gbps(int64_t bytes) {
     static_cast<void>(bytes);

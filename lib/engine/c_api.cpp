@@ -238,6 +238,16 @@ qllm_status qllm_model_get_info(const qllm_model* model, qllm_model_info* info, 
   });
 }
 
+qllm_status qllm_model_get_placement(const qllm_model* model, qllm_placement* placement,
+                                     qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(model, "model");
+    need_pointer(placement, "placement");
+    check_struct_size<qllm_placement>(placement->struct_size, "qllm_placement");
+    write_struct(placement, to_c(model->model.placement()), placement->struct_size);
+  });
+}
+
 qllm_status qllm_model_describe_machine(const qllm_model* model, char* buffer, size_t capacity,
                                         size_t* length, qllm_error* error) {
   return guarded(error, [&] {

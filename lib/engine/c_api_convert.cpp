@@ -87,6 +87,7 @@ OpenOptions to_cpp(const qllm_open_options* given) {
   out.cache_folder = string_or_empty(o.cache_folder);
   out.cache_bytes = o.cache_bytes;
   out.lock_memory = o.lock_memory != 0;
+  out.numa = string_or_empty(o.numa);
   if (o.log != nullptr) {
     out.log = [fn = o.log, user = o.log_user](int level, std::string_view line) {
       fn(level, std::string(line).c_str(), user);
@@ -156,6 +157,17 @@ qllm_model_info to_c(const ModelInfo& info) {
   out.has_chat_template = info.has_chat_template ? 1 : 0;
   out.scheme = info.scheme.c_str();
   out.rotated = info.rotated ? 1 : 0;
+  return out;
+}
+
+qllm_placement to_c(const PlacementInfo& info) {
+  qllm_placement out = {};
+  out.local_bytes = info.local_bytes;
+  out.remote_bytes = info.remote_bytes;
+  out.nowhere_bytes = info.nowhere_bytes;
+  out.remote_bytes_per_step = info.remote_bytes_per_step;
+  out.known = info.known ? 1 : 0;
+  out.bound = info.bound ? 1 : 0;
   return out;
 }
 

@@ -19,6 +19,7 @@ GenerateOptions to_cpp(const qllm_generate_options* given);
 
 /// The strings of the result are those of `info`.
 qllm_model_info to_c(const ModelInfo& info);
+qllm_placement to_c(const PlacementInfo& info);
 qllm_generate_result to_c(const GenerateResult& result);
 
 /// One fact a line, each line ended by a newline.

@@ -1,6 +1,8 @@
-// What a Model shares: weights, one plan, the tokenizer.
+// What a Model shares: its copies of the weights, each with a plan, and the tokenizer.
 #pragma once
 
+#include <atomic>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -27,6 +29,20 @@ inline constexpr int64_t kDefaultContext = 4096;
 inline constexpr int64_t kDefaultKvTokens = 131072;
 inline constexpr int64_t kDefaultKeptTokens = 8192;
 
+/// One team of workers with a copy of the weights, a plan, and the keys and values of its sessions.
+/// One for most models; one per memory node under the policy `replicate`.
+struct Replica {
+  std::unique_ptr<Backend> backend;
+  std::shared_ptr<const Weights> weights;
+  std::unique_ptr<Plan> plan;
+  std::mutex plan_mutex;
+  std::shared_ptr<KvPool> kv_pool;
+  std::atomic<int> sessions{0};
+
+  /// One step; several sessions take turns.
+  void execute(const Batch& batch, std::span<float> logits);
+};
+
 class ModelImpl {
  public:
   /// A file and its tokenizer.
@@ -37,8 +53,8 @@ class ModelImpl {
   /// Random weights.
   ModelImpl(const SyntheticShape& shape, const OpenOptions& options);
 
-  /// One step; several sessions take turns.
-  void execute(const Batch& batch, std::span<float> logits);
+  /// The one with the fewest sessions.
+  Replica& freest_replica();
   const Tokenizer& tokenizer() const;  // throws unsupported where there is none
   /// To whom saved sequences belong. The first call reads a sample of the weights.
   SequenceOwner owner() const;
@@ -48,14 +64,14 @@ class ModelImpl {
   std::shared_ptr<const GgufFile> file;            // null for a synthetic model; the image in a
                                                    // packed one
   std::unique_ptr<const Tokenizer> own_tokenizer;  // null for a synthetic model
-  std::unique_ptr<Backend> backend;
-  std::shared_ptr<KvPool> kv_pool;  // of all sessions
+  std::deque<Replica> replicas;                    // at least one; addresses stay
   PlanLimits limits;
 
  private:
-  void make_kv_pool(int64_t budget);
   void make_own_tokenizer();
   void describe_tokenizer();
+  /// `budget`: bytes for its keys and values; 0: choose.
+  void make_kv_pool(Replica* replica, int64_t budget);
   /// `source` has the tensors as they are.
   void load(const Graph& graph, const Rotations& rotations,
             std::shared_ptr<const TensorSource> source, const OpenOptions& options);
@@ -63,15 +79,14 @@ class ModelImpl {
   std::shared_ptr<const PackedFile> packed_;    // null where weights are made from rows
   std::shared_ptr<const TensorSource> source_;  // the tensors as they are
   std::string form_;                            // what is made of them: scheme, rotations
-  std::shared_ptr<const Weights> weights_;
-  std::unique_ptr<Plan> plan_;
-  std::mutex plan_mutex_;
   mutable std::once_flag digest_once_;
   mutable uint64_t digest_ = 0;
 };
 
 BackendOptions backend_options(const OpenOptions& options);
 MachineInfo machine_info(const Backend& backend);
+/// How each team of a model is made: one, or one per memory node that has CPUs to use.
+std::vector<BackendOptions> team_options(const std::string& device, const BackendOptions& options);
 /// Of the machine; 0 where the system does not say.
 int64_t memory_bytes();
 /// The scheme that the options name, or the default of their device.

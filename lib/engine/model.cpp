@@ -111,6 +111,11 @@ std::string render(const Vocab& vocab, std::span<const ChatMessage> messages, bo
   return render_chat(format, vocab.chat_template, messages, prompt);
 }
 
+void say_warnings(const Backend& backend, const LogFn& log) {
+  if (!log) return;
+  for (const std::string& line : backend.info().warnings) log(LogLevel::warning, line);
+}
+
 }  // namespace
 
 Scheme choose_scheme(const OpenOptions& options) {
@@ -130,12 +135,31 @@ BackendOptions backend_options(const OpenOptions& options) {
   b.large_pages = options.large_pages;
   b.memory = parse_memory_mode(options.memory);
   b.lock_memory = options.lock_memory;
+  b.numa = parse_numa_policy(options.numa);
   if (options.log) {
     b.log = [log = options.log](LogLevel level, std::string_view line) {
       log(static_cast<int>(level), line);
     };
   }
   return b;
+}
+
+std::vector<BackendOptions> team_options(const std::string& device, const BackendOptions& options) {
+  if (options.numa != NumaPolicy::replicate) return {options};
+  std::vector<int> nodes = make_backend(device, options)->info().worker_nodes;
+  std::sort(nodes.begin(), nodes.end());
+  nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
+  if (nodes.size() < 2) return {options};
+  std::vector<BackendOptions> teams;
+  const auto count = static_cast<int>(nodes.size());
+  for (int i = 0; i < count; ++i) {
+    BackendOptions& team = teams.emplace_back(options);
+    team.numa_node = nodes[static_cast<size_t>(i)];
+    if (options.threads > 0) {
+      team.threads = std::max(1, options.threads / count + (i < options.threads % count ? 1 : 0));
+    }
+  }
+  return teams;
 }
 
 Rotations choose_rotations(const ModelConfig& config, const OpenOptions& options) {
@@ -213,15 +237,23 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
   if (packed_) packed_sizes(graph, *packed_, &info);
   try {
     const BackendOptions chosen = backend_options(options);
-    backend = make_backend(options.device, chosen);
-    if (verifier_ != nullptr && !backend->maps_packed()) verifier_->leave_linears();
     source_ = source;
     form_ = digest_form(chosen.scheme, rotations);
-    source = rotate_llama(config, rotations, std::move(source));
-    if (packed_) source = std::make_shared<PackedSource>(packed_, std::move(source));
-    weights_ = backend->load(graph, std::move(source), options.progress);
-    plan_ = backend->compile(graph, weights_, limits);
-    make_kv_pool(options.kv_memory_bytes);
+    const std::vector<BackendOptions> teams = team_options(options.device, chosen);
+    for (const BackendOptions& team : teams) {
+      Replica& replica = replicas.emplace_back();
+      replica.backend = make_backend(options.device, team);
+      if (replicas.size() == 1) {
+        say_warnings(*replica.backend, chosen.log);
+        if (verifier_ != nullptr && !replica.backend->maps_packed()) verifier_->leave_linears();
+      }
+      auto rows = rotate_llama(config, rotations, source);
+      if (packed_) rows = std::make_shared<PackedSource>(packed_, std::move(rows));
+      replica.weights = replica.backend->load(graph, std::move(rows), options.progress);
+      replica.plan = replica.backend->compile(graph, replica.weights, limits);
+      const auto count = static_cast<int64_t>(teams.size());
+      make_kv_pool(&replica, ceil_div(options.kv_memory_bytes, count));
+    }
   } catch (const std::bad_alloc&) {
     fail(ErrorCode::out_of_memory, "{}: no memory for {} MiB of weights and their buffers",
          file ? file->origin() : config.name, info.weight_bytes >> 20);
@@ -230,20 +262,26 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
   require(!options.progress || options.progress("loading", 1.0), ErrorCode::cancelled,
           "loading: cancelled");
   info.rotated = rotations.any();
-  info.weight_bytes = weights_->bytes();
-  info.bytes_per_token = weights_->bytes_per_step();
-  info.memory = weights_->memory();
+  const auto count = static_cast<int64_t>(replicas.size());
+  info.weight_bytes = count * replicas.front().weights->bytes();
+  info.bytes_per_token = replicas.front().weights->bytes_per_step();
+  info.memory = replicas.front().weights->memory();
 }
 
-void ModelImpl::execute(const Batch& batch, std::span<float> logits) {
-  const std::lock_guard lock(plan_mutex_);
-  plan_->execute(batch, logits);
+void Replica::execute(const Batch& batch, std::span<float> logits) {
+  const std::lock_guard lock(plan_mutex);
+  plan->execute(batch, logits);
 }
 
-void ModelImpl::make_kv_pool(int64_t budget) {
+Replica& ModelImpl::freest_replica() {
+  const auto fewer = [](const Replica& a, const Replica& b) { return a.sessions < b.sessions; };
+  return *std::min_element(replicas.begin(), replicas.end(), fewer);
+}
+
+void ModelImpl::make_kv_pool(Replica* replica, int64_t budget) {
   require(budget >= 0, ErrorCode::invalid_argument, "kv_memory_bytes: {} is negative", budget);
   const KvShape shape{config.n_layers, config.n_kv_heads, config.head_dim};
-  const int64_t block_bytes = backend->kv_block_bytes(shape);
+  const int64_t block_bytes = replica->backend->kv_block_bytes(shape);
   KvPoolOptions pool;
   if (budget > 0) {
     pool.blocks = budget / block_bytes;
@@ -258,7 +296,7 @@ void ModelImpl::make_kv_pool(int64_t budget) {
     pool.kept_blocks = kDefaultKeptTokens / kKvBlockTokens;
   }
   pool.blocks = std::min<int64_t>(pool.blocks, std::numeric_limits<int32_t>::max());
-  kv_pool = backend->make_kv_pool(shape, pool);
+  replica->kv_pool = replica->backend->make_kv_pool(shape, pool);
   info.kv_bytes_per_token = block_bytes / kKvBlockTokens;
 }
 
@@ -289,7 +327,33 @@ Model Model::synthetic(const SyntheticShape& shape, const OpenOptions& options) 
 }
 
 ModelInfo Model::info() const { return impl_->info; }
-MachineInfo Model::machine() const { return machine_info(*impl_->backend); }
+MachineInfo Model::machine() const {
+  MachineInfo info = machine_info(*impl_->replicas.front().backend);
+  for (size_t i = 1; i < impl_->replicas.size(); ++i) {
+    const BackendInfo other = impl_->replicas[i].backend->info();
+    info.workers += other.workers;
+    info.cpus.insert(info.cpus.end(), other.cpus.begin(), other.cpus.end());
+  }
+  return info;
+}
+
+PlacementInfo Model::placement() const {
+  PlacementInfo all;
+  for (const Replica& replica : impl_->replicas) {
+    const PlacementInfo one = replica.backend->placement(*replica.weights);
+    const bool first = &replica == &impl_->replicas.front();
+    all.policy = one.policy;
+    all.known = one.known && (first || all.known);
+    all.bound = one.bound && (first || all.bound);
+    all.nodes.insert(all.nodes.end(), one.nodes.begin(), one.nodes.end());
+    all.local_bytes += one.local_bytes;
+    all.remote_bytes += one.remote_bytes;
+    all.nowhere_bytes += one.nowhere_bytes;
+    all.remote_bytes_per_step = std::max(all.remote_bytes_per_step, one.remote_bytes_per_step);
+  }
+  return all;
+}
+
 bool Model::has_tokenizer() const { return impl_->own_tokenizer != nullptr; }
 
 std::vector<int32_t> Model::tokenize(std::string_view text, bool add_special,
@@ -307,10 +371,16 @@ std::string Model::render_chat(std::span<const ChatMessage> messages,
 }
 
 double Model::measure_read_gbps(int64_t bytes) const {
-  return impl_->backend->measure_read_gbps(bytes);
+  double sum = 0;  // each team has memory of its own
+  for (Replica& replica : impl_->replicas) sum += replica.backend->measure_read_gbps(bytes);
+  return sum;
 }
 
-double Model::measure_peak_tops() const { return impl_->backend->measure_peak_tops(); }
+double Model::measure_peak_tops() const {
+  double sum = 0;
+  for (Replica& replica : impl_->replicas) sum += replica.backend->measure_peak_tops();
+  return sum;
+}
 
 void verify_packed(const std::string& path) {
   const auto file = PackedFile::open(path);

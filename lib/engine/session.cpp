@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <future>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -33,10 +35,15 @@ class SessionImpl {
  public:
   SessionImpl(std::shared_ptr<ModelImpl> model, int64_t max_context)
       : model_(std::move(model)),
-        kv_(std::make_unique<KvCache>(model_->kv_pool,
+        replica_(&model_->freest_replica()),
+        kv_(std::make_unique<KvCache>(replica_->kv_pool,
                                       choose_context(model_->config, max_context))) {
     logits_.resize(static_cast<size_t>(model_->config.vocab_size));
+    ++replica_->sessions;
   }
+  ~SessionImpl() { --replica_->sessions; }
+  SessionImpl(const SessionImpl&) = delete;
+  SessionImpl& operator=(const SessionImpl&) = delete;
 
   GenerateResult generate(std::span<const int32_t> ids, const GenerateOptions& options,
                           const Session::TextFn& on_text);
@@ -57,12 +64,23 @@ class SessionImpl {
   void save(const std::string& path) const { save_sequence(path, model_->owner(), *kv_); }
   void restore(const std::string& path) {
     // What the session held stays unless all of the file is good.
-    kv_ = restore_sequence(path, model_->owner(), model_->kv_pool, kv_->capacity());
+    kv_ = restore_sequence(path, model_->owner(), replica_->kv_pool, kv_->capacity());
   }
   void cancel() noexcept { cancelled_.store(true, std::memory_order_relaxed); }
 
  private:
   static constexpr bool kLast = true;
+
+  /// Of decode_together: the sessions of one replica.
+  struct Group {
+    std::vector<size_t> of;  // indices into the call's sessions
+    std::vector<int32_t> ids;
+    std::vector<BatchSlice> slices;
+    std::vector<int32_t> outputs;
+    std::vector<float> logits;
+  };
+  static void decode_by_replica(std::span<SessionImpl* const> sessions,
+                                std::span<const int32_t> ids, std::span<float> logits);
 
   bool take_cancel() noexcept { return cancelled_.exchange(false, std::memory_order_relaxed); }
   void step(std::span<const int32_t> ids, bool want_last, std::span<float> logits);
@@ -74,6 +92,7 @@ class SessionImpl {
                            GenerateResult* result);
 
   std::shared_ptr<ModelImpl> model_;
+  Replica* replica_;  // where its keys and values are
   std::unique_ptr<KvCache> kv_;
   std::vector<float> logits_;  // [vocab] of the last token
   std::atomic<bool> cancelled_{false};
@@ -83,7 +102,7 @@ void SessionImpl::step(std::span<const int32_t> ids, bool want_last, std::span<f
   const BatchSlice slice{kv_.get(), 0, static_cast<int64_t>(ids.size())};
   const auto last = static_cast<int32_t>(ids.size()) - 1;
   const std::span<const int32_t> outputs(&last, want_last ? 1 : 0);
-  model_->execute({ids, {&slice, 1}, outputs}, logits);
+  replica_->execute({ids, {&slice, 1}, outputs}, logits);
 }
 
 void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
@@ -106,7 +125,44 @@ void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
     slices.push_back({s.kv_.get(), i, 1});
     outputs.push_back(static_cast<int32_t>(i));
   }
-  model.execute({ids, slices, outputs}, logits);
+  const auto elsewhere = [&](const SessionImpl* s) {
+    return s->replica_ != sessions.front()->replica_;
+  };
+  if (std::none_of(sessions.begin(), sessions.end(), elsewhere)) {
+    sessions.front()->replica_->execute({ids, slices, outputs}, logits);
+  } else {
+    decode_by_replica(sessions, ids, logits);
+  }
+}
+
+/// One step of each team that has some of the sessions, all at the same time.
+void SessionImpl::decode_by_replica(std::span<SessionImpl* const> sessions,
+                                    std::span<const int32_t> ids, std::span<float> logits) {
+  for (SessionImpl* s : sessions) s->kv_->reserve(1);  // before anything is changed
+  std::map<Replica*, Group> groups;
+  for (size_t i = 0; i < sessions.size(); ++i) {
+    Group& group = groups[sessions[i]->replica_];
+    const auto at = static_cast<int64_t>(group.of.size());
+    group.slices.push_back({sessions[i]->kv_.get(), at, 1});
+    group.outputs.push_back(static_cast<int32_t>(at));
+    group.ids.push_back(ids[i]);
+    group.of.push_back(i);
+  }
+  const auto vocab = static_cast<size_t>(sessions.front()->model_->config.vocab_size);
+  std::vector<std::future<void>> steps;
+  for (auto& [replica, group] : groups) {
+    steps.push_back(std::async(std::launch::async, [replica = replica, &group = group, vocab] {
+      group.logits.resize(group.of.size() * vocab);
+      replica->execute({group.ids, group.slices, group.outputs}, group.logits);
+    }));
+  }
+  for (std::future<void>& step : steps) step.wait();
+  for (std::future<void>& step : steps) step.get();
+  for (const auto& [replica, group] : groups) {
+    for (size_t i = 0; i < group.of.size(); ++i) {
+      std::copy_n(group.logits.data() + i * vocab, vocab, logits.data() + group.of[i] * vocab);
+    }
+  }
 }
 
 void SessionImpl::check_ids(std::span<const int32_t> ids) const {
@@ -213,7 +269,7 @@ void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn
     const int64_t count = std::min(most, total - first);
     const auto now = ids.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
     const BatchSlice slice{kv_.get(), 0, count};
-    model_->execute({now, {&slice, 1}, std::span(outputs).first(now.size())}, logits);
+    replica_->execute({now, {&slice, 1}, std::span(outputs).first(now.size())}, logits);
     const auto ready = std::span<const float>(logits).first(static_cast<size_t>(count * vocab));
     if (!on_logits(first, count, ready)) return;
   }

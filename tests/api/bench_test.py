@@ -103,6 +103,61 @@ class Attention(Case):
             self.assertNotEqual(run("attention", *flags).returncode, 0, flags)
 
 
+class Barrier(Case):
+    STEP = "d_model=128,d_ff=192,n_layers=2,n_heads=2,n_kv_heads=1,head_dim=64,vocab=256"
+
+    def test_by_worker_count(self):
+        d = self.document("barrier", "--threads", 2, "--rounds", 100, "--repeat", 2)
+        self.assertEqual([r["workers"] for r in d["results"]], [2])
+        self.summary(d["results"][0]["barrier_ns"])
+
+    def test_share_of_a_step(self):
+        d = self.document("barrier", "--step", self.STEP, "--threads", 2, "--repeat", 2)
+        # Five barriers a layer and a few around; one more a layer from the depth on where attention is cut.
+        self.assertGreaterEqual(d["barriers_per_step"], 2 * 5)
+        self.assertLessEqual(d["barriers_per_step"], 2 * 6 + 5)
+        for key in ("step_ns", "barrier_ns", "dispatch_ns", "waiting_ns"):
+            self.summary(d[key])
+        spent = d["barriers_per_step"] * d["barrier_ns"]["median"] + d["dispatch_ns"]["median"]
+        self.assertAlmostEqual(d["percent"], 100 * spent / d["step_ns"]["median"])
+
+    def test_bad_flags(self):
+        for flags in (["--step", "d_model"], ["--step", "x=1"], ["--scheme", "int3", "--step", self.STEP]):
+            self.assertNotEqual(run("barrier", *flags).returncode, 0, flags)
+
+
+class Placement(Case):
+    SHAPE = Barrier.STEP
+    TWO = ["--topology", "package:2 [numa(memory=1GiB)] core:4 pu:1", "--node-gbps", 100, "--link-gbps", 20]
+
+    def test_predicts_every_policy(self):
+        d = self.document("placement", *self.TWO, "--synthetic", self.SHAPE)
+        p = {row["policy"]: row for row in d["predictions"]}
+        self.assertEqual(set(p), {"split", "interleave", "local", "replicate"})
+        self.assertEqual((d["nodes"], d["packages"]), (2, 2))
+        self.assertAlmostEqual(p["split"]["ms"] * 1e-3, d["bytes_per_step"] / 200e9)
+        self.assertAlmostEqual(p["local"]["ms"] * 1e-3, d["bytes_per_step"] / 100e9)
+        self.assertAlmostEqual(p["replicate"]["tokens_per_s_of_all_teams"], 2 * p["local"]["tokens_per_s"])
+        self.assertIn("link", p["interleave"]["bound"])
+
+    def test_known_machines(self):
+        for name in ("xeon-6980p-2s", "xeon-6980p-2s-snc3", "epyc-9654-2s-nps1", "epyc-9654-2s-nps4"):
+            p = self.document("placement", "--machine", name)["predictions"]
+            self.assertGreater(p[0]["tokens_per_s"], p[2]["tokens_per_s"])
+
+    def test_checks_itself_here(self):
+        d = self.document("placement", "--check", "--synthetic", self.SHAPE, "--repeat", 1, "--threads", 1,
+                          "--check-bytes", "64MiB")  # fmt: skip
+        for key in ("read_gbps", "predicted_tokens_per_s", "measured_tokens_per_s", "measured_over_predicted"):
+            self.summary(d[key])
+        ratio = d["measured_tokens_per_s"]["median"] / d["predicted_tokens_per_s"]["median"]
+        self.assertAlmostEqual(d["measured_over_predicted"]["median"], ratio)
+
+    def test_bad_flags(self):
+        for flags in ([], ["--machine", "abacus"], ["--topology", "no such", "--node-gbps", 1], ["--node-gbps", -1]):
+            self.assertNotEqual(run("placement", *flags).returncode, 0, flags)
+
+
 class Ffn(Case):
     TINY = ["--d-model", 128, "--d-ff", 192, "--m", "1,3,64", "--repeat", 2, "--threads", 1, "--ceiling-bytes", "64MiB",
             "--ms", 1]  # fmt: skip

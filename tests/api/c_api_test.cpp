@@ -194,6 +194,28 @@ TEST_CASE("c api: options of every size that a version may have") {
   CHECK(std::memcmp(&shorter.known.temperature, untouched, sizeof untouched) == 0);
 }
 
+TEST_CASE("c api: where the weights lie, under every policy") {
+  qllm_open_options options;
+  REQUIRE(qllm_open_options_init(&options, sizeof options) == QLLM_OK);
+  CHECK(options.numa == nullptr);
+  options.device = "cpu";
+  for (const char* policy : {"split", "interleave", "local", "replicate"}) {
+    options.numa = policy;
+    qllm_model* model = nullptr;
+    REQUIRE(qllm_model_open(tiny_path(), &options, &model, nullptr) == QLLM_OK);
+    qllm_placement placement;
+    placement.struct_size = sizeof placement;
+    CHECK(qllm_model_get_placement(model, &placement, nullptr) == QLLM_OK);
+    CHECK(placement.local_bytes + placement.remote_bytes + placement.nowhere_bytes > 0);
+    placement.struct_size = 0;
+    CHECK(qllm_model_get_placement(model, &placement, nullptr) == QLLM_INVALID_ARGUMENT);
+    CHECK(qllm_model_get_placement(model, nullptr, nullptr) == QLLM_INVALID_ARGUMENT);
+    qllm_model_close(model);
+  }
+  options.numa = "spread";
+  CHECK(open_status(tiny_path(), &options) == QLLM_INVALID_ARGUMENT);
+}
+
 TEST_CASE("c api: info fills as much as the caller's struct holds") {
   qllm_model* model = open_model();
   qllm_model_info info;

@@ -112,6 +112,8 @@ typedef struct qllm_open_options {
   int64_t cache_bytes;      /**< the most that folder may hold; default 64 GiB */
   int32_t lock_memory;      /**< nonzero: keep the weights from being swapped out (mlock) */
   int32_t reserved2;        /**< leave 0 */
+  const char* numa;         /**< on a machine of several memory nodes: "split", "interleave",
+                                 "local", "replicate"; NULL: "split" */
 } qllm_open_options;
 
 /** Sets all defaults; `struct_size` is sizeof(qllm_open_options).
@@ -199,6 +201,21 @@ QLLM_API qllm_status qllm_model_describe_machine(const qllm_model* model, char* 
 /** The same without a model, as `options` (may be NULL) would use the machine. */
 QLLM_API qllm_status qllm_describe_machine(const qllm_open_options* options, char* buffer,
                                            size_t capacity, size_t* length, qllm_error* error);
+
+/** Where the weights lie and who reads them. Set `struct_size` before the call. */
+typedef struct qllm_placement {
+  size_t struct_size;
+  int64_t local_bytes;           /**< on the memory node of the worker that reads them */
+  int64_t remote_bytes;          /**< on another */
+  int64_t nowhere_bytes;         /**< not in memory now, or unknown */
+  int64_t remote_bytes_per_step; /**< read from another node by one decode step */
+  int32_t known;                 /**< zero: the kernel does not tell */
+  int32_t bound;                 /**< zero: the system refuses to bind memory to nodes */
+} qllm_placement;
+
+/** Asks the kernel where each page is now: some 0.1 s per GB. Fails with invalid_argument. */
+QLLM_API qllm_status qllm_model_get_placement(const qllm_model* model, qllm_placement* placement,
+                                              qllm_error* error);
 
 /** Measures the read bandwidth of the model's workers now: the ceiling of decode. Streams `bytes`
  * (0: 512 MiB; at least 64 MiB); `*gbps` is in GB/s (1e9 bytes/s), 0 where it cannot be measured.

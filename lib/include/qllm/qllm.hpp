@@ -40,6 +40,10 @@ struct OpenOptions {
   std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
   bool large_pages = true;         ///< ask the system for large pages
+  /// On a machine of several memory nodes: "split" (each worker's weights on its own node),
+  /// "interleave" (pages by turns over all), "local" (workers and memory on one node), "replicate"
+  /// (a team and a whole copy of the model per node; sessions are shared out). Empty: split.
+  std::string numa;
   bool rotate = true;  ///< int8 only: rotate the weights where the architecture allows it, so that
                        ///< int8 stays close to the file's values (docs/quality.md)
   std::string kv_format = "bf16";  ///< keys and values: "bf16", or "int8" with a scale per head
@@ -124,6 +128,23 @@ struct MachineInfo {
   std::vector<std::string> notes;
 };
 
+/// Where the weights lie and who reads them, asked of the kernel page by page.
+struct PlacementInfo {
+  struct Node {
+    int node = 0;              // as the system counts memory nodes
+    int workers = 0;           // whose own node it is
+    int64_t weight_bytes = 0;  // that lie on it
+  };
+  std::string policy;         // OpenOptions::numa
+  bool known = false;         // false: the kernel does not tell, or the device has no such nodes
+  bool bound = true;          // false: the system refuses to bind memory to nodes
+  std::vector<Node> nodes;    // that have weights or workers
+  int64_t local_bytes = 0;    // on the node of the worker that reads them
+  int64_t remote_bytes = 0;   // on another
+  int64_t nowhere_bytes = 0;  // not in memory now (a mapped file not read yet), or unknown
+  int64_t remote_bytes_per_step = 0;  // read from another node by one decode step
+};
+
 struct GenerateOptions {
   int64_t max_tokens = 256;     ///< most tokens to generate; -1: until the context is full
   float temperature = 0.8F;     ///< 0: greedy
@@ -166,6 +187,8 @@ class QLLM_API Model {
 
   ModelInfo info() const;
   MachineInfo machine() const;
+  /// Asks the kernel where each page is now: some 0.1 s per GB.
+  PlacementInfo placement() const;
 
   bool has_tokenizer() const;
   std::vector<int32_t> tokenize(std::string_view text, bool add_special = true,

@@ -104,6 +104,12 @@ TEST_CASE("topology: more threads than cores take siblings, then repeat") {
 }
 
 TEST_CASE("topology: eight nodes") {
+  const auto places = synthetic(kEightNodes)->memory_places();
+  REQUIRE(places.size() == 8);
+  for (int i = 0; i < 8; ++i) {
+    CHECK(places[static_cast<size_t>(i)].node == i);
+    CHECK(places[static_cast<size_t>(i)].package == i / 4);
+  }
   const auto topology = synthetic(kEightNodes);
   CHECK(topology->numa_nodes() == 8);
   CHECK(topology->cores() == 16);
@@ -209,10 +215,55 @@ TEST_CASE("topology: a hybrid part uses its performance cores by default, all wh
   CHECK(has_note(*synthetic(path), "4 performance cores"));
   CHECK(cpus(*synthetic(path, 6)) == std::vector<int>{0, 1, 2, 3, 4, 5});
   CHECK(cpus(*synthetic(path, 0, "5-7")) == std::vector<int>{5, 6, 7});
+  CHECK_FALSE(synthetic(path)->mixed_cores());
+  CHECK(synthetic(path, 6)->mixed_cores());
+  CHECK_FALSE(synthetic(path, 0, "5-7")->mixed_cores());
   // Kinds without both names are no hybrid part: favoured cores of a server.
   CHECK(synthetic(altered_xml(dir, "core:8 pu:1", kinds("IntelCore", "IntelCore")))
             ->workers()
             .size() == 8);
+}
+
+std::unique_ptr<Topology> with_policy(const std::string& machine, qllm::NumaPolicy policy,
+                                      int threads = 0, int node = -1) {
+  TopologyOptions options;
+  options.threads = threads;
+  options.synthetic = machine;
+  options.numa = policy;
+  options.node = node;
+  return Topology::detect(options);
+}
+
+TEST_CASE("topology: the policy local keeps workers on one node, the one with the most cores") {
+  using qllm::NumaPolicy;
+  CHECK(cpus(*with_policy(kTwoNodes, NumaPolicy::local)) == std::vector<int>{0, 2, 4, 6});
+  CHECK(nodes(*with_policy(kEightNodes, NumaPolicy::local)) == std::vector<int>{0, 0});
+  CHECK(with_policy(kTwoNodes, NumaPolicy::local)->numa_nodes() == 2);
+  // Siblings before the other node's cores; then too many.
+  CHECK(cpus(*with_policy(kTwoNodes, NumaPolicy::local, 6)) == std::vector<int>{0, 1, 2, 3, 4, 6});
+  const auto many = with_policy(kTwoNodes, NumaPolicy::local, 9);
+  CHECK(nodes(*many) == std::vector<int>(9, 0));
+  CHECK(has_note(*many, "oversubscribed: 9 threads on 8 CPUs"));
+  TopologyOptions options;
+  options.synthetic = kTwoNodes;
+  options.cpus = "0,8-15";
+  options.numa = NumaPolicy::local;
+  CHECK(nodes(*Topology::detect(options)) == std::vector<int>{1, 1, 1, 1});
+}
+
+TEST_CASE("topology: other policies use all nodes; a team of one node only that") {
+  using qllm::NumaPolicy;
+  for (const NumaPolicy policy : {NumaPolicy::split, NumaPolicy::interleave}) {
+    CHECK(nodes(*with_policy(kTwoNodes, policy)) == std::vector<int>{0, 0, 0, 0, 1, 1, 1, 1});
+  }
+  for (int node = 0; node < 8; ++node) {
+    CHECK(nodes(*with_policy(kEightNodes, NumaPolicy::replicate, 0, node)) ==
+          std::vector<int>{node, node});
+  }
+  CHECK_THROWS_WITH_AS(with_policy(kTwoNodes, NumaPolicy::replicate, 0, 2),
+                       "topology: expected a memory node with CPUs that this process may use, "
+                       "found 2",
+                       qllm::Error);
 }
 
 TEST_CASE("topology: a machine that is not this one pins and binds nothing") {
