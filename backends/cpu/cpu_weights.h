@@ -42,8 +42,8 @@ struct LoadContext {
   const Topology* topology = nullptr;
   const VecKernels* vec = nullptr;
   MemoryMode memory = MemoryMode::automatic;
-  std::vector<double> speeds;  // of each worker; empty: all alike
   ShardMemoryOptions shard_memory;
+  std::vector<double> speeds = {};  // of each worker; empty: all alike
 };
 
 /// Whether packed linears stay in the file.
