@@ -74,9 +74,9 @@ TEST_CASE("replicas: two teams share out the sessions and decode them together")
     MESSAGE("[skipped] replicas: one CPU only");
     return;
   }
-  const std::string child =
-      "HWLOC_SYNTHETIC='numa:2 core:1 pu:1' HWLOC_THISSYSTEM=1 /proc/" + std::to_string(getpid()) +
-      "/exe --no-skip -tc='replicas: child with two nodes' >/dev/null";
+  const std::string child = "HWLOC_SYNTHETIC='numa:2 core:1 pu:1' HWLOC_THISSYSTEM=1 /proc/" +
+                            std::to_string(getpid()) +
+                            "/exe --no-skip -tc='replicas: child with two nodes' >/dev/null";
   CHECK(system(child.c_str()) == 0);
 }
 
