@@ -70,7 +70,7 @@ bool lock_memory(const void* p, size_t bytes, const LogFn& log) {
   const std::string most =
       known ? fmt::format("; the limit is {} KiB (ulimit -l)", limit.rlim_cur >> 10) : "";
   say(log, LogLevel::warning,
-      fmt::format("memory: {} MiB of weights cannot be locked: {}{}", bytes >> 20,
+      fmt::format("memory: {} KiB of weights cannot be locked: {}{}", (bytes + 1023) >> 10,
                   std::strerror(error), most));
   return false;
 }
