@@ -19,15 +19,14 @@ std::string folder_of(const std::string& path) {
   return slash == 0 ? "/" : path.substr(0, slash);
 }
 
-// A rename is on the disk once its folder is; a file system that cannot say so is no error.
+}  // namespace
+
 void sync_folder(const std::string& path) {
   const int fd = ::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return;
   ::fsync(fd);
   ::close(fd);
 }
-
-}  // namespace
 
 InputFile::InputFile(const std::string& path) : path_(path) {
   // Not blocking: a named pipe must not hold the caller before it is recognised.

@@ -52,4 +52,8 @@ class NewFile {
   int fd_ = -1;
 };
 
+/// Brings the folder that `path` lies in to the disk: a rename is there once its folder is. A file
+/// system that cannot say so is no error.
+void sync_folder(const std::string& path);
+
 }  // namespace qllm

@@ -11,26 +11,13 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/file.h"
 
 namespace qllm {
 namespace {
 
 constexpr int kMostTries = 1000;  // of opening what others keep renaming
 constexpr auto kWait = std::chrono::milliseconds(50);
-
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-// A rename is on the disk once its folder is; a file system that cannot say so is no error.
-void sync_folder(const std::string& path) {
-  const int fd = ::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;
-  ::fsync(fd);
-  ::close(fd);
-}
 
 /// Whether `fd` is still what the name stands for: another process may have renamed it while this
 /// one waited for its lock.

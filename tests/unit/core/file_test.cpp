@@ -6,26 +6,17 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <vector>
 
 #include "support/errors.h"
+#include "support/files.h"
 #include "support/temp_dir.h"
 
 namespace {
 
 using namespace qllm;
 using namespace qllm::test;
-
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
-
-std::string content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
 
 size_t files_in(const TempDir& dir) {
   return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(dir.path()), {}));

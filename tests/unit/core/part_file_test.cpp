@@ -8,28 +8,15 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <string>
 #include <thread>
 
 #include "support/errors.h"
+#include "support/files.h"
 #include "support/temp_dir.h"
-
-namespace {
 
 using namespace qllm;
 using namespace qllm::test;
-
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
-
-std::string content(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-}  // namespace
 
 TEST_CASE("part file: appears whole or not at all") {
   const TempDir dir;
