@@ -20,6 +20,7 @@ void add_info(CLI::App& app, Action& action);
 void add_bench(CLI::App& app, Action& action);
 void add_perplexity(CLI::App& app, Action& action);
 void add_quantize(CLI::App& app, Action& action);
+void add_roofline(CLI::App& app, Action& action);
 
 /// Adds a sub-command whose options live in an `Options` with `add_to(CLI::App&)`, executed by
 /// `execute(const Options&)`.

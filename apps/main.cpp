@@ -48,7 +48,7 @@ int run_program(int argc, char** argv) {
   app.require_subcommand(1);
   Action action;
   for (const auto& add : {add_run, add_chat, add_tokenize, add_detokenize, add_template, add_logits,
-                          add_info, add_quantize, add_bench, add_perplexity}) {
+                          add_info, add_quantize, add_bench, add_perplexity, add_roofline}) {
     add(app, action);
   }
   if (argc > 1 && argv[1][0] != '-' && !has_command(app, argv[1])) {

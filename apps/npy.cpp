@@ -1,15 +1,9 @@
 #include "npy.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <bit>
-#include <cerrno>
-#include <cstring>
 #include <utility>
-
-#include "qllm/error.hpp"
 
 namespace qllm::app {
 namespace {
@@ -33,44 +27,17 @@ std::string npy_header(int64_t rows, int64_t columns) {
   return header + dictionary;
 }
 
-bool is_special_file(const std::string& path) {
-  struct stat status = {};
-  return ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
-}
-
 }  // namespace
 
-NpyWriter::NpyWriter(std::string path, int64_t rows, int64_t columns) : path_(std::move(path)) {
-  aside_ = is_special_file(path_) ? path_ : fmt::format("{}.part-{}", path_, ::getpid());
-  file_ = std::fopen(aside_.c_str(), "wb");
-  if (file_ == nullptr) fail("cannot create");
+NpyWriter::NpyWriter(std::string path, int64_t rows, int64_t columns) : file_(std::move(path)) {
   const std::string header = npy_header(rows, columns);
-  put(header.data(), header.size());
+  file_.put(header.data(), header.size());
 }
 
-NpyWriter::~NpyWriter() {
-  if (file_ == nullptr) return;
-  std::fclose(file_);
-  if (aside_ != path_) ::unlink(aside_.c_str());
+void NpyWriter::write(std::span<const float> values) {
+  file_.put(values.data(), values.size_bytes());
 }
 
-void NpyWriter::fail(const char* what) const {
-  throw Error(ErrorCode::io, fmt::format("{}: {}: {}", path_, what, std::strerror(errno)));
-}
-
-void NpyWriter::put(const void* data, size_t size) {
-  if (std::fwrite(data, 1, size, file_) != size) fail("cannot write");
-}
-
-void NpyWriter::write(std::span<const float> values) { put(values.data(), values.size_bytes()); }
-
-void NpyWriter::finish() {
-  if (std::fflush(file_) != 0) fail("cannot write");
-  if (aside_ != path_) {
-    if (::fsync(::fileno(file_)) != 0) fail("cannot write");
-    if (::rename(aside_.c_str(), path_.c_str()) != 0) fail("cannot rename the finished file");
-  }
-  std::fclose(std::exchange(file_, nullptr));
-}
+void NpyWriter::finish() { file_.finish(); }
 
 }  // namespace qllm::app

@@ -21,6 +21,7 @@ MAY_INCLUDE = {
     "lib/quant": CORE,
     "lib/model": BACKEND | {"text"},  # text: the vocabulary that a model file carries
     "lib/engine": BACKEND | {"text", "model"},
+    "lib/roofline": CORE | {"quant"},
     "backends/reference": BACKEND,
     "backends/cpu": BACKEND,
     "backends/cpu/kernels": {"quant", "core", "include"},
@@ -30,7 +31,7 @@ MAY_INCLUDE = {
 }
 # The only file that names all backends.
 EXCEPTIONS = {"backends/make_backend.cpp": BACKEND | {"reference", "cpu", "cuda"}}
-LIB = {"core", "text", "graph", "backend", "quant", "model", "engine"}
+LIB = {"core", "text", "graph", "backend", "quant", "model", "engine", "roofline"}
 # Public headers stand alone: no third-party type in them.
 THIRD_PARTY = re.compile(r"<(fmt|nlohmann|xsimd|hwloc|pcre2|CLI|spdlog|oneapi|dnnl|omp|simde|cuda)\b")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
@@ -91,6 +92,8 @@ def self_test():
         "backends/cpu/plan.cpp": '#include "reference/plan.h"',
         "backends/cpu/ops/a.cpp": '#include "model/config.h"',
         "apps/a.cpp": '#include "engine/engine.h"',
+        "apps/b.cpp": '#include "roofline/count.h"',
+        "lib/roofline/a.cpp": '#include "backend/backend.h"',
         "lib/include/qllm/a.hpp": "#include <fmt/format.h>",
         "lib/text/a.cpp": '#include "../model/gguf.h"',
     }

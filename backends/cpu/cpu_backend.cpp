@@ -174,6 +174,10 @@ class CpuBackend final : public Backend {
     return cpu::measure_peak_tops(pool_, int8_peak_kernel(isa_, onednn_));
   }
 
+  double measure_peak_f32_tflops() override {
+    return cpu::measure_peak_tops(pool_, f32_peak_kernel(isa_));
+  }
+
   WorkerPool& pool() { return pool_; }
 
  private:

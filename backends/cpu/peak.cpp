@@ -35,16 +35,22 @@ double seconds(WorkerPool& pool, const PeakKernel& kernel, int64_t rounds) {
   return region.seconds;
 }
 
+const PeakKernel& peak_kernel(PeakType type, Isa isa, bool any_tier) {
+  const PeakKernel* best = nullptr;
+  for (const PeakKernel& kernel : peak_kernels()) {  // worst tier first
+    if (kernel.type != type || !isa_available(kernel.isa)) continue;
+    if (best == nullptr || any_tier || kernel.isa <= isa) best = &kernel;
+  }
+  return *best;  // the scalar tier has one of each type
+}
+
 }  // namespace
 
 const PeakKernel& int8_peak_kernel(Isa isa, bool any_tier) {
-  const PeakKernel* best = peak_kernels().data();
-  for (const PeakKernel& kernel : peak_kernels()) {  // worst tier first
-    if (kernel.type != PeakType::int8 || !isa_available(kernel.isa)) continue;
-    if (any_tier || kernel.isa <= isa) best = &kernel;
-  }
-  return *best;
+  return peak_kernel(PeakType::int8, isa, any_tier);
 }
+
+const PeakKernel& f32_peak_kernel(Isa isa) { return peak_kernel(PeakType::f32, isa, false); }
 
 double measure_peak_tops(WorkerPool& pool, const PeakKernel& kernel) {
   double tops = 0;

@@ -197,6 +197,8 @@ class Backend {
   /// Int8 multiply-adds of all workers on registers alone, in 1e12 operations a second (a
   /// multiply-add is two); 0 where not measurable.
   virtual double measure_peak_tops() { return 0.0; }
+  /// The same in float32.
+  virtual double measure_peak_f32_tflops() { return 0.0; }
 };
 
 /// Makes a backend by name: "cpu", "reference" or "auto". Defined in backends/make_backend.cpp.

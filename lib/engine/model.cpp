@@ -433,4 +433,20 @@ MachineInfo inspect_machine(const OpenOptions& options) {
   return machine_info(*make_backend(options.device, backend_options(options)));
 }
 
+MachineCeilings measure_machine(const OpenOptions& options) {
+  constexpr int kRuns = 3;
+  constexpr int64_t kStreamBytes = int64_t{512} << 20;
+  const auto backend = make_backend(options.device, backend_options(options));
+  MachineCeilings best;
+  for (int i = 0; i < kRuns; ++i) {
+    const double done = static_cast<double>(i) / kRuns;
+    require(!options.progress || options.progress("measuring", done), ErrorCode::cancelled,
+            "measuring: cancelled");
+    best.read_gbps = std::max(best.read_gbps, backend->measure_read_gbps(kStreamBytes));
+    best.int8_tops = std::max(best.int8_tops, backend->measure_peak_tops());
+    best.fp32_tflops = std::max(best.fp32_tflops, backend->measure_peak_f32_tflops());
+  }
+  return best;
+}
+
 }  // namespace qllm

@@ -9,19 +9,22 @@ import json
 import math
 import os
 import pty
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 QLLM = ""
 TINY = ""
 LONG = ""  # the same model with a context so long that generating takes a while
 WORK = ""
-COMMANDS = ["run", "chat", "tokenize", "detokenize", "template", "logits", "info", "quantize", "bench", "perplexity"]
+COMMANDS = ["run", "chat", "tokenize", "detokenize", "template", "logits", "info", "quantize", "bench", "perplexity", "roofline"]
 LONG_CONTEXT = 60000
 TIMEOUT_S = 120
 
@@ -620,6 +623,161 @@ class Perplexity(Case):
         self.fails(qllm("perplexity", TINY, "-f", path("short.txt", b"Hello")), 1, "512")
         self.fails(qllm("perplexity", TINY, "-f", path("absent.txt")), 1, "absent.txt")
         self.fails(qllm("perplexity", TINY, "-f", path("prose.txt", self.TEXT), "-c", 300), 1, "300")
+
+
+class Roofline(Case):
+    CASE = ["--preset", "llama-32b", "--quiet", "--device"]
+
+    def test_json_adds_up(self):
+        document = self.json(qllm("roofline", "--preset", "llama-8b", "--device", "h100-sxm,l4,epyc-9654", "--batch", "1,16",
+                                  "--context", "1024,4096", "--scheme", "int8,int4-g64", "--quiet", "--json"))  # fmt: skip
+        self.assertEqual([d["id"] for d in document["devices"]], ["h100-sxm", "l4", "epyc-9654"])
+        for device in document["devices"]:
+            self.assertEqual(device["figures"], "data sheet")
+            self.assertRegex(device["source"], r"20\d\d")
+        self.assertEqual(len(document["phases"]), 3 * 2 * 2 * 2 * 2)
+        for phase in document["phases"]:
+            which = ("phase", "device", "batch", "context", "scheme")
+            ops = [op for op in document["ops"] if all(op[key] == phase[key] for key in which)]
+            for op in ops:
+                self.assertEqual(op["bytes"], op["weight_bytes"] + op["kv_bytes"] + op["activation_bytes"])
+                self.assertIn(op["bound"], ("memory", "compute"))
+                self.assertIsNone(op["measured_ns"])
+                if op["bytes"] > 0:
+                    self.assertAlmostEqual(op["intensity"], op["operations"] / op["bytes"], places=9)
+            self.assertEqual(phase["bytes"], sum(op["bytes"] for op in ops))
+            step_ms = phase["tpot_ms" if phase["phase"] == "decode" else "ttft_ms"]
+            self.assertAlmostEqual(sum(op["min_time_ns"] for op in ops) / 1e6 / step_ms, 1, places=9)
+            tokens = phase["batch"] * (1 if phase["phase"] == "decode" else phase["context"])
+            self.assertAlmostEqual(phase["tokens_per_s_ceiling"] * step_ms / 1e3 / tokens, 1, places=9)
+
+    def test_the_page_of_formulas_says_what_the_tool_says(self):
+        """docs/roofline.md works one layer by hand: 42 of them and what comes once are a step."""
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/roofline.md"), encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        worked = {}
+        factor = 0
+        for line in lines:
+            if line.startswith("| one layer |"):
+                factor = 42
+            elif line.startswith("| once a step |"):
+                factor = 1
+            match = re.match(r"\| `(\w+)` \|(.*)\|(.*)\|$", line)
+            if not match or factor == 0:
+                continue
+            sums = worked.setdefault(match[1], [0, 0])
+            for i, cell in enumerate((match[2], match[3])):
+                formula, _, value = cell.replace(",", "").rpartition("=")
+                value = int(value)
+                if formula:
+                    self.assertEqual(eval(formula.replace("x", "*"), {"__builtins__": {}}), value, line)
+                sums[i] += factor * value
+        document = self.json(qllm("roofline", *self.CASE, "h100-sxm", "--batch", 4, "--context", 2048, "--json"))
+        ops = {op["name"]: [op["bytes"], op["operations"]] for op in document["ops"] if op["phase"] == "decode"}
+        self.assertEqual(len(ops), 17)
+        self.assertEqual(worked, ops)
+
+    def test_a_model_file_and_this_cpu(self):
+        document = self.json(qllm("roofline", TINY, "--device", "cpu", "--batch", 1, "--context", 64, "--json"))
+        cpu = document["devices"][0]
+        self.assertEqual(cpu["figures"], "measured")
+        for key in ("read_gbps", "int8_tops", "fp32_tflops"):
+            self.assertGreater(cpu[key], 0)
+        model = self.json(qllm("info", TINY, "--json"))["model"]
+        decode = [op for op in document["ops"] if op["phase"] == "decode"]
+        # A file's model may be rotated when it is loaded: its norms then have no gains to read.
+        read = {op["name"]: op["weight_bytes"] for op in decode}
+        self.assertIn(sum(read.values()) - model["bytes_per_token"], (0, read["norm"]))
+        kept = self.works(qllm("roofline", TINY, "--device", "l4", "--scheme", "keep", "--csv")).decode().splitlines()
+        self.assertTrue(kept[0].startswith("phase,device,batch,context,scheme,kv,name,"))
+        self.assertEqual({line.count(",") for line in kept}, {12})
+
+    def test_config(self):
+        config = {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,
+                  "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+                  "num_local_experts": 8, "num_experts_per_tok": 2}  # fmt: skip
+        name = path("config.json", json.dumps(config).encode())
+        tail = ["--device", "h200", "--json"]
+        one = self.json(qllm("roofline", "--config", name, *tail))
+        self.assertEqual(one["ops"], self.json(qllm("roofline", "--preset", "mixtral-8x7b", *tail))["ops"])
+        self.assertEqual(one["ops"], self.json(qllm("roofline", "--config", WORK, *tail))["ops"])
+        del config["hidden_size"]
+        self.fails(qllm("roofline", "--config", path("c.json", json.dumps(config).encode()), *tail), 1, "c.json", "hidden_size")
+        self.fails(qllm("roofline", "--config", path("c.json", b"[" * 100000), *tail), 1, "c.json")
+        self.fails(qllm("roofline", "--config", path("absent.json"), *tail), 1, "absent.json")
+
+    def test_energy_and_price(self):
+        document = self.json(qllm("roofline", "--preset", "llama-8b", "--device", "h100-sxm,l4", "--batch", 1, "--power", "700,72",
+                                  "--price", 0.3, "--hourly", 2, "--json"))  # fmt: skip
+        for phase in document["phases"]:
+            watts = 700 if phase["device"] == "h100-sxm" else 72
+            hours = 1e6 / phase["tokens_per_s_ceiling"] / 3600
+            self.assertAlmostEqual(phase["kwh_per_million_tokens"] / (hours * watts / 1000), 1, places=9)
+            self.assertAlmostEqual(phase["price_per_million_tokens"] / (hours * watts / 1000 * 0.3 + hours * 2), 1, places=9)
+
+    def test_the_table_fits_a_terminal(self):
+        for more in ([], ["--ops"], ["--power", 700, "--price", 0.3]):
+            result = qllm("roofline", *self.CASE, "xeon-8480+,h100-sxm", *more)
+            text = self.works(result).decode()
+            self.assertEqual(result.stderr, b"")
+            self.assertLessEqual(max(map(len, text.splitlines())), 80, text)
+            for word in ("DECODE", "PREFILL", "memory", "compute", "TTFT", "TPOT", "data sheet", "would help", "4-bit"):
+                self.assertIn(word, text)
+        devices = self.works(qllm("roofline", "--list-devices")).decode()
+        for name in ("b200", "rtx-4090", "mi300x", "xeon-6980p", "epyc-9755", "ryzen-9950x", "i9-14900k"):
+            self.assertIn(name, devices)
+
+    def test_html(self):
+        page = path("report.html")
+        if shutil.which("gnuplot") is None:
+            print("[skipped] roofline page: no gnuplot")
+            return
+        self.works(qllm("roofline", *self.CASE, "h100-sxm,epyc-9654", "--html", page))
+        with open(page, encoding="utf-8") as file:
+            text = file.read()
+        root = xml.etree.ElementTree.fromstring(text)  # well-formed
+        self.assertEqual(re.findall(r"(?:src|href)=['\"](?!#)[^'\"]*", text), [])  # nothing from elsewhere
+        self.assertNotIn("<script", text)
+        plots = [e for e in root.iter() if e.tag.endswith("}svg")]
+        self.assertEqual(len(plots), 2 * (1 + 2 + 1))  # for a desk and for a phone
+        labels = {1: ("intensity (operations per byte)", "operations per second"), 2: ("time of one decode step (ms)",),
+                  4: ("batch (sequences that decode together)", "tokens per second")}  # fmt: skip
+        for plot, wanted in labels.items():
+            for svg in plots[2 * plot - 2 : 2 * plot]:
+                shown = re.sub(r"\s+", " ", "".join(svg.itertext()))
+                for label in wanted:
+                    self.assertIn(label, shown)
+        ids = [e.get("id") for e in root.iter() if e.get("id")]
+        self.assertEqual(len(ids), len(set(ids)))
+
+    def test_hostile_names_stay_text(self):
+        name = path("<b>`touch pwned`$(x)&.json", b'{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}')  # fmt: skip
+        page = path("hostile.html")
+        arguments = ["roofline", "--config", name, "--device", "l4"]
+        self.works(qllm(*arguments, cwd=WORK))
+        if shutil.which("gnuplot") is not None:
+            self.works(qllm(*arguments, "--html", page, cwd=WORK))
+            xml.etree.ElementTree.parse(page)
+        self.assertFalse(os.path.exists(path("pwned")))
+
+    def test_without_gnuplot(self):
+        self.fails(qllm("roofline", *self.CASE, "l4", "--html", path("no.html"), env={"PATH": WORK}), 1, "gnuplot")
+        self.assertFalse(os.path.exists(path("no.html")))
+
+    def test_wrong_usage(self):
+        for more in (["--batch", "0"], ["--batch", "1,"], ["--batch", "x"], ["--context", "-5"], ["--device", "l4,,l4"],
+                     ["--power", "1,2"], ["--power", "-1"], ["--power", "nan"], ["--kv", "int4"], ["--json", "--csv"],
+                     ["--config", "x.json"], ["--batch", ",".join(["1"] * 1001)]):  # fmt: skip
+            with self.subTest(more=more):
+                self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "l4", *more), 2)
+        self.fails(qllm("roofline"), 2, "MODEL")
+        self.fails(qllm("roofline", "--preset", "llama-9b"), 1, "llama-9b", "llama-8b")
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "h100"), 1, "h100-sxm")
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "l4", "--scheme", "int3"), 1, "int3")
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "l4", "--scheme", "keep"), 1, "keep")
+        self.fails(qllm("roofline", "--preset", "llama-70b", "--device", "l4", "--context", 10**9, "--batch", 10**6), 1, "counted")
+        self.fails(qllm("roofline", path("absent.gguf"), "--device", "l4"), 1, "absent.gguf")
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "l4", "--html", path("no/such/dir.html")), 1)
 
 
 def main():

@@ -145,6 +145,13 @@ struct PlacementInfo {
   int64_t remote_bytes_per_step = 0;  // read from another node by one decode step
 };
 
+/// What a machine can do at best, measured; 0 where the device cannot tell.
+struct MachineCeilings {
+  double read_gbps = 0;  // memory, all workers streaming, 1e9 bytes/s
+  double int8_tops = 0;  // multiply-adds from registers, 1e12 operations/s (a multiply-add is two)
+  double fp32_tflops = 0;  // the same in float32
+};
+
 struct GenerateOptions {
   int64_t max_tokens = 256;     ///< most tokens to generate; -1: until the context is full
   float temperature = 0.8F;     ///< 0: greedy
@@ -247,6 +254,8 @@ class QLLM_API Vocabulary {
 };
 /// Looks at the machine as `options` would use it.
 QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
+/// Measures the workers that `options` name, the best of three; takes about a second.
+QLLM_API MachineCeilings measure_machine(const OpenOptions& options = {});
 
 /// One sequence and its KV cache. Callbacks run on the caller's thread; what they throw comes
 /// through.
