@@ -137,11 +137,9 @@ class CpuBackend final : public Backend {
     return cpu::kv_block_bytes(shape, options_.kv_format);
   }
 
-  std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
-                                       const KvPoolOptions& options) override {
-    auto storage = std::make_unique<CpuKvStorage>(shape, options_.kv_format, options.blocks,
-                                                  *topology_, options_.large_pages);
-    return std::make_shared<KvPool>(std::move(storage), shape, options);
+  std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, int64_t blocks) override {
+    return std::make_unique<CpuKvStorage>(shape, options_.kv_format, blocks, *topology_,
+                                          options_.large_pages);
   }
 
   std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,

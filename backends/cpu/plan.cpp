@@ -153,6 +153,7 @@ class CpuPlan final : public Plan {
         graph_(graph),
         weights_(std::move(weights)),
         limits_(limits),
+        shape_(step_shape(graph)),
         uses_(graph_, *weights_),
         fusion_(find_fusion(graph_)),
         buffers_(graph_, fusion_.stages, limits_, context_),
@@ -171,6 +172,10 @@ class CpuPlan final : public Plan {
   const PlanLimits& limits() const override { return limits_; }
   void execute(const Batch& batch, std::span<float> logits) override;
 
+  void operator()(const InputOp& op) {
+    input_ = op.out;
+    quantize_if_wanted(op.out);
+  }
   void operator()(const EmbedOp& op) { embeds_.push_back(op); }
   void operator()(const RmsNormOp& op);
   void operator()(const LinearOp& op);
@@ -193,6 +198,7 @@ class CpuPlan final : public Plan {
   RopeTable* rope_table(const std::vector<float>& inv_freq);
   AttentionSchedule* attention_schedule(const AttentionOp& op);
   void begin(const Batch& batch);
+  void take_inputs(const Batch& batch);
   void gather_embeddings(const Batch& batch);
   static void run_steps(void* plan, const Worker& worker) noexcept;
 
@@ -200,6 +206,7 @@ class CpuPlan final : public Plan {
   Graph graph_;
   std::shared_ptr<const CpuWeights> weights_;
   PlanLimits limits_;
+  StepShape shape_;
   Uses uses_;
   Fusion fusion_;
   Buffers buffers_;
@@ -207,6 +214,7 @@ class CpuPlan final : public Plan {
   std::optional<OnednnTiles> onednn_;
   std::deque<RopeTable> rope_tables_;        // addresses stay
   std::deque<AttentionSchedule> schedules_;  // likewise
+  ValueId input_ = kNone;
   std::vector<EmbedOp> embeds_;
   std::vector<bool> may_be_own_;  // by value: whether workers may quantize it for themselves
   size_t op_ = 0;                 // being compiled
@@ -308,8 +316,7 @@ void CpuPlan::begin(const Batch& batch) {
   state_.slices.clear();
   for (const BatchSlice& slice : batch.slices) {
     const KvCache& kv = *slice.kv;
-    const auto* storage = dynamic_cast<const CpuKvStorage*>(&kv.pool().storage());
-    require(storage != nullptr, ErrorCode::invalid_argument, "cpu: a KV cache of another backend");
+    const auto* storage = &storage_of<const CpuKvStorage>(batch, kv, "cpu");
     for (int64_t i = 0; i < slice.count; ++i) {
       const auto t = static_cast<size_t>(slice.first + i);
       state_.position[t] = kv.length() + i;
@@ -319,6 +326,15 @@ void CpuPlan::begin(const Batch& batch) {
         {storage, kv.blocks().data(), kv.length(), slice.first, slice.count, kv.capacity()});
   }
   for (const auto& step : steps_) step->prepare(state_);
+}
+
+void CpuPlan::take_inputs(const Batch& batch) {
+  if (input_ == kNone) return;
+  const FloatBuffer out = buffers_.floats(input_);
+  const float* in = batch.inputs.data();
+  for (int64_t t = 0; t < state_.n_tokens; ++t, in += out.width) {
+    std::copy(in, in + out.width, out.row(t));
+  }
 }
 
 void CpuPlan::gather_embeddings(const Batch& batch) {
@@ -340,15 +356,15 @@ void CpuPlan::run_steps(void* plan, const Worker& worker) noexcept {
 }
 
 void CpuPlan::execute(const Batch& batch, std::span<float> logits) {
-  const int64_t vocab = graph_.value(graph_.logits).width;
-  check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+  check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
   reserve_room(batch);
   begin(batch);
+  take_inputs(batch);
   gather_embeddings(batch);
   context_.pool->drive([this] { context_.pool->run(&CpuPlan::run_steps, this); });
   const FloatBuffer out = buffers_.floats(graph_.logits);
-  for (int64_t r = 0; r < state_.n_outputs; ++r) {
-    std::copy(out.row(r), out.row(r) + vocab, logits.data() + r * vocab);
+  for (int64_t r = 0; r < state_.rows(out.rows); ++r) {
+    std::copy(out.row(r), out.row(r) + out.width, logits.data() + r * out.width);
   }
   advance(batch);
 }

@@ -20,13 +20,6 @@ int64_t block_floats(const KvShape& s) {
   return static_cast<int64_t>(floats);
 }
 
-const FloatKvStorage& storage_of(const KvCache& cache) {
-  const auto* storage = dynamic_cast<const FloatKvStorage*>(&cache.pool().storage());
-  require(storage != nullptr, ErrorCode::invalid_argument,
-          "reference: a KV cache of another backend");
-  return *storage;
-}
-
 }  // namespace
 
 FloatKvStorage::FloatKvStorage(const KvShape& shape, KvRounding rounding, int64_t blocks)
@@ -63,7 +56,5 @@ void FloatKvStorage::read(int32_t block, std::span<std::byte> out) const noexcep
 void FloatKvStorage::write(int32_t block, std::span<const std::byte> in) noexcept {
   std::memcpy(at(block), in.data(), static_cast<size_t>(block_bytes()));
 }
-
-FloatKv::FloatKv(const KvCache& cache) : storage_(storage_of(cache)), blocks_(cache.blocks()) {}
 
 }  // namespace qllm::reference

@@ -44,10 +44,11 @@ class FloatKvStorage final : public KvStorage {
   std::vector<std::unique_ptr<float[]>> blocks_;
 };
 
-/// The rows of one sequence. Precondition: the cache's storage is a FloatKvStorage.
+/// The rows of one sequence.
 class FloatKv {
  public:
-  explicit FloatKv(const KvCache& cache);
+  FloatKv(const FloatKvStorage& storage, std::span<const int32_t> blocks)
+      : storage_(storage), blocks_(blocks) {}
   KvRounding rounding() const { return storage_.rounding(); }
   float* k(int64_t layer, int64_t token) const {
     return storage_.k(block(token), layer, token % kKvBlockTokens);

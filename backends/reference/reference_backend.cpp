@@ -114,7 +114,11 @@ class ReferencePlan final : public Plan {
  public:
   ReferencePlan(const Graph& graph, std::shared_ptr<const ReferenceWeights> weights,
                 const PlanLimits& limits)
-      : graph_(graph), weights_(std::move(weights)), limits_(limits), plan_(plan_buffers(graph)) {
+      : graph_(graph),
+        weights_(std::move(weights)),
+        limits_(limits),
+        shape_(step_shape(graph)),
+        plan_(plan_buffers(graph)) {
     for (const BufferPlan::Buffer& b : plan_.buffers) {
       const int64_t rows = b.rows == Rows::tokens ? limits.max_tokens : limits.max_outputs;
       buffers_.emplace_back(static_cast<size_t>(rows * b.width));
@@ -124,16 +128,18 @@ class ReferencePlan final : public Plan {
   const PlanLimits& limits() const override { return limits_; }
 
   void execute(const Batch& batch, std::span<float> logits) override {
-    const int64_t vocab = graph_.value(graph_.logits).width;
-    check_batch(batch, limits_, vocab, static_cast<int64_t>(logits.size()));
+    check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
     reserve_room(batch);
     batch_ = &batch;
     for (const Op& op : graph_.ops) std::visit(*this, op);
     const float* out = at(graph_.logits);
-    std::copy(out, out + static_cast<int64_t>(batch.outputs.size()) * vocab, logits.begin());
+    std::copy(out, out + result_size(batch, shape_), logits.begin());
     advance(batch);
   }
 
+  void operator()(const InputOp& op) {
+    std::copy(batch_->inputs.begin(), batch_->inputs.end(), at(op.out));
+  }
   void operator()(const EmbedOp& op) {
     const Weight& table = graph_.weight(op.table);
     float* out = at(op.out);
@@ -196,7 +202,8 @@ class ReferencePlan final : public Plan {
   template <typename F>
   void for_each_token(F f) {
     for (const BatchSlice& slice : batch_->slices) {
-      const FloatKv kv(*slice.kv);
+      const FloatKv kv(storage_of<FloatKvStorage>(*batch_, *slice.kv, "reference"),
+                       slice.kv->blocks());
       for (int64_t i = 0; i < slice.count; ++i) f(slice.first + i, kv, slice.kv->length() + i);
     }
   }
@@ -204,6 +211,7 @@ class ReferencePlan final : public Plan {
   Graph graph_;
   std::shared_ptr<const ReferenceWeights> weights_;
   PlanLimits limits_;
+  StepShape shape_;
   BufferPlan plan_;
   std::vector<std::vector<float>> buffers_;
   const Batch* batch_ = nullptr;
@@ -254,10 +262,8 @@ class ReferenceBackend final : public Backend {
     return FloatKvStorage(shape, kv_rounding_, 0).block_bytes();
   }
 
-  std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
-                                       const KvPoolOptions& options) override {
-    auto storage = std::make_unique<FloatKvStorage>(shape, kv_rounding_, options.blocks);
-    return std::make_shared<KvPool>(std::move(storage), shape, options);
+  std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, int64_t blocks) override {
+    return std::make_unique<FloatKvStorage>(shape, kv_rounding_, blocks);
   }
 
   std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,

@@ -63,6 +63,10 @@ void read_weight_vector(const TensorSource& source, const Weight& weight, float*
   }
 }
 
+std::shared_ptr<KvPool> Backend::make_kv_pool(const KvShape& shape, const KvPoolOptions& options) {
+  return std::make_shared<KvPool>(make_kv_storage(shape, options.blocks), shape, options);
+}
+
 std::unique_ptr<KvCache> Backend::make_kv_cache(const KvShape& shape, int64_t capacity) {
   const int64_t blocks = ceil_div(capacity, kKvBlockTokens);
   return std::make_unique<KvCache>(make_kv_pool(shape, {blocks, blocks}), capacity);

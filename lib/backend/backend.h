@@ -107,6 +107,11 @@ struct Batch {
   std::span<const int32_t> tokens;
   std::span<const BatchSlice> slices;
   std::span<const int32_t> outputs;  // ascending indices into tokens
+  /// [tokens, width] of the graph's InputOp; empty where it has none.
+  std::span<const float> inputs = {};
+  /// Of a step that was cut over several plans (graph/cut.h): which part this is, and of the
+  /// caches' storage. Whoever cut it makes room in the caches before and advances them behind.
+  int part = kWholeStep;
 };
 
 /// The most that one step may carry; buffers are made for it once.
@@ -121,7 +126,8 @@ struct PlanLimits {
 class Plan {
  public:
   virtual ~Plan() = default;
-  /// Runs one step, appends to the slices' caches, writes logits [outputs, vocab].
+  /// Runs one step, appends to the slices' caches, writes the graph's result: logits [outputs,
+  /// vocab], or what a first part hands on, [tokens, width].
   /// Throws invalid_argument beyond the limits, context_full where a cache is full, out_of_memory
   /// where its pool is (all before anything is changed).
   virtual void execute(const Batch& batch, std::span<float> logits) = 0;
@@ -176,10 +182,11 @@ class Backend {
                     const PackFn& take);
   /// Bytes of one block of keys and values.
   virtual int64_t kv_block_bytes(const KvShape& shape) const = 0;
-  /// Reserves memory for the keys and values of many sequences; it is taken only as blocks are
-  /// used. Throws invalid_argument, out_of_memory.
-  virtual std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape,
-                                               const KvPoolOptions& options) = 0;
+  /// Reserves memory for so many blocks of keys and values; it is taken only as blocks are used.
+  /// Throws invalid_argument, out_of_memory.
+  virtual std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape, int64_t blocks) = 0;
+  /// The keys and values of many sequences. Throws as make_kv_storage.
+  std::shared_ptr<KvPool> make_kv_pool(const KvShape& shape, const KvPoolOptions& options);
   /// One sequence with a pool of its own.
   std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape, int64_t capacity);
   virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,

@@ -15,11 +15,17 @@ struct KvShape {
   int64_t head_dim = 0;
 };
 
+/// What is no part of a step but all of it.
+inline constexpr int kWholeStep = -1;
+
 /// Blocks 0, 1, ... of kKvBlockTokens tokens of all layers and KV heads. Calls for different blocks
 /// may come from several threads at once.
 class KvStorage {
  public:
   virtual ~KvStorage() = default;
+  /// What part `index` of a step works on, where several devices share the layers; null where there
+  /// is no such part.
+  virtual KvStorage* part(int index) { return index == kWholeStep ? this : nullptr; }
 
   /// Bytes of one block.
   virtual int64_t block_bytes() const = 0;

@@ -17,6 +17,9 @@ struct Line {
     const Weight& w = graph.weight(id);
     return fmt::format("{} [{}, {}]", w.name, w.n, w.k);
   }
+  std::string operator()(const InputOp& op) const {
+    return fmt::format("{} = input", show(graph, op.out));
+  }
   std::string operator()(const EmbedOp& op) const {
     return fmt::format("{} = embed {}", show(graph, op.out), weight(op.table));
   }

@@ -49,6 +49,11 @@ struct Weight {
   bool lm_head = false;  // the last linear: 8 bits under every scheme but keep
 };
 
+/// out[t, :] = input[t, :]: a value that another part of the model made (cut.h); one in a graph.
+struct InputOp {
+  ValueId out = kNone;
+};
+
 /// out[t, :] = table[token[t], :]
 struct EmbedOp {
   WeightId table = kNone;
@@ -125,15 +130,15 @@ struct SelectRowsOp {
   ValueId out = kNone;
 };
 
-using Op =
-    std::variant<EmbedOp, RmsNormOp, LinearOp, RopeKvWriteOp, AttentionOp, SwiGluOp, SelectRowsOp>;
+using Op = std::variant<InputOp, EmbedOp, RmsNormOp, LinearOp, RopeKvWriteOp, AttentionOp, SwiGluOp,
+                        SelectRowsOp>;
 
 /// Built once per model by a GraphBuilder, then compiled once per backend.
 struct Graph {
   std::vector<Value> values;
   std::vector<Weight> weights;
   std::vector<Op> ops;
-  ValueId logits = kNone;  // [outputs, vocab]
+  ValueId logits = kNone;  // the result: [outputs, vocab]; of a first part [tokens, d_model]
 
   const Value& value(ValueId id) const { return values[static_cast<size_t>(id)]; }
   const Weight& weight(WeightId id) const { return weights[static_cast<size_t>(id)]; }

@@ -6,6 +6,7 @@ namespace qllm {
 namespace {
 
 struct Inputs {
+  std::vector<ValueId> operator()(const InputOp&) const { return {}; }
   std::vector<ValueId> operator()(const EmbedOp&) const { return {}; }
   std::vector<ValueId> operator()(const RmsNormOp& op) const { return {op.in}; }
   std::vector<ValueId> operator()(const LinearOp& op) const {
