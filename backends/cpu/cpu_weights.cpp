@@ -12,13 +12,6 @@
 namespace qllm::cpu {
 namespace {
 
-int64_t shard_bytes(const Shard& s) {
-  int64_t bytes = 0;
-  for (const Piece& p : s.pieces) bytes += p.bytes();
-  for (const Piece& p : s.second_terms) bytes += p.bytes();
-  return bytes;
-}
-
 Shard make_shard(const PackedLayout& layout, int64_t n0, int64_t n) {
   const PackedLayout rows = rows_of(layout, n0, n);
   Shard shard;
@@ -55,6 +48,13 @@ void point_into(const std::vector<PackedRun>& runs, const std::vector<const std:
 }
 
 }  // namespace
+
+int64_t Shard::bytes() const {
+  int64_t sum = 0;
+  for (const Piece& p : pieces) sum += p.bytes();
+  for (const Piece& p : second_terms) sum += p.bytes();
+  return sum;
+}
 
 bool maps_packed(MemoryMode memory, const Topology& topology) {
   if (memory != MemoryMode::automatic) return memory == MemoryMode::map;
@@ -110,7 +110,7 @@ void CpuWeights::plan_shards(const Graph& graph, const Scheme& scheme,
       const int64_t n0 = bounds[w] * units[i];
       const int64_t n = std::min(total, bounds[w + 1] * units[i]) - n0;
       linears_[i].shards.push_back(make_shard(layout, n0, n));
-      bytes_ += shard_bytes(linears_[i].shards.back());
+      bytes_ += linears_[i].shards.back().bytes();
     }
   }
 }
@@ -120,7 +120,7 @@ void CpuWeights::place_shards(const Graph& graph, const LoadContext& context) {
   std::vector<int64_t> bytes(workers);
   for (const ShardedLinear& linear : linears_) {
     for (size_t w = 0; w < linear.shards.size() && !linear.in_file; ++w) {
-      bytes[w] += shard_bytes(linear.shards[w]);
+      bytes[w] += linear.shards[w].bytes();
     }
   }
   memory_ = ShardMemory(*context.topology, bytes, context.shard_memory);

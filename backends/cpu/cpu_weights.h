@@ -27,6 +27,8 @@ struct Shard {
   int64_t n = 0;
   std::vector<Piece> pieces;        // cover the rows
   std::vector<Piece> second_terms;  // int8 codes of what the first left, of some rows
+
+  int64_t bytes() const;
 };
 
 struct ShardedLinear {

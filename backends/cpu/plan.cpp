@@ -14,10 +14,17 @@
 #include "kernels/dispatch.h"
 #include "onednn/onednn_tiles.h"
 #include "ops/ops.h"
+#include "plan_timers.h"
 #include "quant/packing.h"
 
 namespace qllm::cpu {
 namespace {
+
+/// What all workers run, and what it is called.
+struct Stage {
+  std::unique_ptr<Step> step;
+  ProfileStage name;  // no label: it takes no time of its own
+};
 
 /// The quantized form of a value that the linears which read it want.
 struct QuantForm {
@@ -157,7 +164,8 @@ class CpuPlan final : public Plan {
         uses_(graph_, *weights_),
         fusion_(find_fusion(graph_)),
         buffers_(graph_, fusion_.stages, limits_, context_),
-        scratch_(*context.topology) {
+        scratch_(*context.topology),
+        labels_(op_labels(graph_)) {
     const int64_t onednn_from = onednn_tokens_from(context.isa);
     if (context.onednn && limits.max_tokens >= onednn_from) {
       onednn_.emplace(context.pool->count(), onednn_from, limits.max_tokens);
@@ -171,12 +179,10 @@ class CpuPlan final : public Plan {
 
   const PlanLimits& limits() const override { return limits_; }
   void execute(const Batch& batch, std::span<float> logits) override;
+  void set_recorder(StepRecorder* recorder) override;
 
-  void operator()(const InputOp& op) {
-    input_ = op.out;
-    quantize_if_wanted(op.out);
-  }
-  void operator()(const EmbedOp& op) { embeds_.push_back(op); }
+  void operator()(const InputOp& op);
+  void operator()(const EmbedOp& op);
   void operator()(const RmsNormOp& op);
   void operator()(const LinearOp& op);
   void operator()(const RopeKvWriteOp& op);
@@ -193,6 +199,11 @@ class CpuPlan final : public Plan {
     return buffers_.quantized(id, form_of(id), may_be_own_[static_cast<size_t>(id)]);
   }
   void quantize_if_wanted(ValueId id);
+  /// Appends what runs ops from the one being compiled to `last`.
+  ProfileStage& add(std::unique_ptr<Step> step) { return add(std::move(step), op_, op_); }
+  ProfileStage& add(std::unique_ptr<Step> step, size_t first, size_t last);
+  /// Appends something that no op of the graph stands for.
+  void add_own(std::unique_ptr<Step> step, const char* name);
   const Op& next_op() const { return graph_.ops[op_ + 1]; }
   bool is_follower() const { return op_ > 0 && fusion_.has_follower(op_ - 1); }
   RopeTable* rope_table(const std::vector<float>& inv_freq);
@@ -200,7 +211,7 @@ class CpuPlan final : public Plan {
   void begin(const Batch& batch);
   void take_inputs(const Batch& batch);
   void gather_embeddings(const Batch& batch);
-  static void run_steps(void* plan, const Worker& worker) noexcept;
+  static void run_stages(void* plan, const Worker& of_pool) noexcept;
 
   CpuContext context_;
   Graph graph_;
@@ -211,6 +222,7 @@ class CpuPlan final : public Plan {
   Fusion fusion_;
   Buffers buffers_;
   Scratch scratch_;
+  std::vector<std::string> labels_;  // of the ops
   std::optional<OnednnTiles> onednn_;
   std::deque<RopeTable> rope_tables_;        // addresses stay
   std::deque<AttentionSchedule> schedules_;  // likewise
@@ -218,14 +230,41 @@ class CpuPlan final : public Plan {
   std::vector<EmbedOp> embeds_;
   std::vector<bool> may_be_own_;  // by value: whether workers may quantize it for themselves
   size_t op_ = 0;                 // being compiled
-  std::vector<std::unique_ptr<Step>> steps_;
+  std::vector<Stage> stages_;
   StepState state_;
+  ProfileStage entry_;  // where the rows of a step come from
+  PlanTimers timers_;
 };
+
+ProfileStage& CpuPlan::add(std::unique_ptr<Step> step, size_t first, size_t last) {
+  stages_.push_back({std::move(step), stage_of_ops(graph_, labels_, static_cast<int32_t>(first),
+                                                   static_cast<int32_t>(last) + 1)});
+  return stages_.back().name;
+}
+
+void CpuPlan::add_own(std::unique_ptr<Step> step, const char* name) {
+  stages_.push_back({std::move(step), {name, name}});
+}
 
 void CpuPlan::quantize_if_wanted(ValueId id) {
   if (!wants_quantized(id)) return;
   may_be_own_[static_cast<size_t>(id)] = true;
-  steps_.push_back(make_quantize(*context_.vec, buffers_.floats(id), quantized(id)));
+  const size_t maker = output_of(graph_.ops[op_]) == id ? op_ : op_ + 1;  // a SwiGLU that follows
+  ProfileStage& name =
+      add(make_quantize(*context_.vec, buffers_.floats(id), quantized(id)), maker, maker);
+  name.label += ".quantize";
+  name.kind = "quantize";
+}
+
+void CpuPlan::operator()(const InputOp& op) {
+  input_ = op.out;
+  entry_ = {labels_[op_], op_kind(graph_.ops[op_])};  // another part's graph has the op
+  quantize_if_wanted(op.out);
+}
+
+void CpuPlan::operator()(const EmbedOp& op) {
+  embeds_.push_back(op);
+  entry_ = stage_of_ops(graph_, labels_, static_cast<int32_t>(op_), static_cast<int32_t>(op_) + 1);
 }
 
 void CpuPlan::operator()(const RmsNormOp& op) {
@@ -233,8 +272,7 @@ void CpuPlan::operator()(const RmsNormOp& op) {
   const FloatBuffer out = wants_float(op.out) ? buffers_.floats(op.out) : FloatBuffer{};
   const QuantBuffer q = wants_quantized(op.out) ? quantized(op.out) : QuantBuffer{};
   const float* gain = op.gain != kNone ? weights_->vector(op.gain) : nullptr;
-  steps_.push_back(
-      make_rms_norm(*context_.vec, buffers_.floats(op.in), gain, op.eps, out, q, scratch_));
+  add(make_rms_norm(*context_.vec, buffers_.floats(op.in), gain, op.eps, out, q, scratch_));
 }
 
 void CpuPlan::operator()(const LinearOp& op) {
@@ -252,7 +290,9 @@ void CpuPlan::operator()(const LinearOp& op) {
   args.out = buffers_.floats(out);
   if (onednn_) args.onednn = &*onednn_;
   args.max_rows = args.in.rows == Rows::tokens ? limits_.max_tokens : limits_.max_outputs;
-  steps_.push_back(make_linear(args, scratch_));
+  ProfileStage& name =
+      add(make_linear(args, scratch_), op_, args.swiglu != nullptr ? op_ + 1 : op_);
+  for (const Shard& shard : args.weights->shards) name.track_bytes.push_back(shard.bytes());
   quantize_if_wanted(out);
 }
 
@@ -265,7 +305,7 @@ RopeTable* CpuPlan::rope_table(const std::vector<float>& inv_freq) {
   table.inv_freq = inv_freq;
   table.cos.resize(inv_freq.size() * static_cast<size_t>(limits_.max_tokens));
   table.sin.resize(table.cos.size());
-  steps_.push_back(make_rope_table(&table));
+  add_own(make_rope_table(&table), "rope_table");
   return &table;
 }
 
@@ -274,9 +314,9 @@ void CpuPlan::operator()(const RopeKvWriteOp& op) {
   if (is_follower()) {
     shards = &weights_->linear(std::get<LinearOp>(graph_.ops[op_ - 1]).weight);
   }
-  steps_.push_back(make_rope_kv_write(*context_.vec, op, rope_table(op.inv_freq),
-                                      buffers_.floats(op.qkv), buffers_.floats(op.q), shards,
-                                      scratch_));
+  const RopeTable* table = rope_table(op.inv_freq);  // stands before
+  add(make_rope_kv_write(*context_.vec, op, table, buffers_.floats(op.qkv), buffers_.floats(op.q),
+                         shards, scratch_));
   quantize_if_wanted(op.q);
 }
 
@@ -286,26 +326,26 @@ AttentionSchedule* CpuPlan::attention_schedule(const AttentionOp& op) {
     if (schedule.group() == group && schedule.window() == op.window) return &schedule;
   }
   schedules_.emplace_back(attention_shape(op), op.window);
-  steps_.push_back(make_attention_schedule(&schedules_.back(), context_.pool->count()));
+  add_own(make_attention_schedule(&schedules_.back(), context_.pool->count()), "");
   return &schedules_.back();
 }
 
 void CpuPlan::operator()(const AttentionOp& op) {
   const AttentionSchedule* schedule = attention_schedule(op);
-  steps_.push_back(make_attention(attend_table(context_.isa), op, schedule, buffers_.floats(op.q),
-                                  buffers_.floats(op.out), scratch_));
+  add(make_attention(attend_table(context_.isa), op, schedule, buffers_.floats(op.q),
+                     buffers_.floats(op.out), scratch_));
   quantize_if_wanted(op.out);
 }
 
 void CpuPlan::operator()(const SwiGluOp& op) {
   if (is_follower()) return;  // the linear did it
   const FloatBuffer out = buffers_.floats(op.out);
-  steps_.push_back(make_swiglu(*context_.vec, op, buffers_.floats(op.gate_up), out));
+  add(make_swiglu(*context_.vec, op, buffers_.floats(op.gate_up), out));
   quantize_if_wanted(op.out);
 }
 
 void CpuPlan::operator()(const SelectRowsOp& op) {
-  steps_.push_back(make_select_rows(buffers_.floats(op.in), buffers_.floats(op.out)));
+  add(make_select_rows(buffers_.floats(op.in), buffers_.floats(op.out)));
   quantize_if_wanted(op.out);
 }
 
@@ -325,7 +365,7 @@ void CpuPlan::begin(const Batch& batch) {
     state_.slices.push_back(
         {storage, kv.blocks().data(), kv.length(), slice.first, slice.count, kv.capacity()});
   }
-  for (const auto& step : steps_) step->prepare(state_);
+  for (const Stage& stage : stages_) stage.step->prepare(state_);
 }
 
 void CpuPlan::take_inputs(const Batch& batch) {
@@ -347,26 +387,48 @@ void CpuPlan::gather_embeddings(const Batch& batch) {
   }
 }
 
-void CpuPlan::run_steps(void* plan, const Worker& worker) noexcept {
+void CpuPlan::set_recorder(StepRecorder* recorder) {
+  timers_.clear();
+  if (recorder == nullptr) return;
+  std::vector<ProfileStage> names;
+  for (const Stage& stage : stages_) names.push_back(stage.name);
+  timers_.set(recorder, context_.pool->count(), std::move(names), entry_);
+}
+
+void CpuPlan::run_stages(void* plan, const Worker& of_pool) noexcept {
   auto& self = *static_cast<CpuPlan*>(plan);
-  for (const auto& step : self.steps_) {
-    step->run(self.state_, worker);
-    if (step->meets(self.state_)) worker.barrier->wait();
+  Worker worker = of_pool;
+  worker.spans = self.timers_.worker(worker.index);
+  int32_t index = 0;
+  for (const Stage& stage : self.stages_) {
+    if (worker.spans != nullptr) worker.spans->set_stage(index++);
+    stage.step->run(self.state_, worker);
+    if (stage.step->meets(self.state_)) {
+      worker.meet();
+    } else if (worker.spans != nullptr && !stage.name.label.empty()) {
+      worker.spans->lap();
+    }
   }
 }
 
 void CpuPlan::execute(const Batch& batch, std::span<float> logits) {
   check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
   reserve_room(batch);
+  const RecordedStep recorded(timers_.recorder(), step_of(batch));
+  timers_.start_host();
   begin(batch);
+  timers_.lap_host(PlanTimers::kPrepare);
   take_inputs(batch);
   gather_embeddings(batch);
-  context_.pool->drive([this] { context_.pool->run(&CpuPlan::run_steps, this); });
+  timers_.lap_host(PlanTimers::kEntry);
+  context_.pool->drive([this] { context_.pool->run(&CpuPlan::run_stages, this); });
+  timers_.start_host();
   const FloatBuffer out = buffers_.floats(graph_.logits);
   for (int64_t r = 0; r < state_.rows(out.rows); ++r) {
     std::copy(out.row(r), out.row(r) + out.width, logits.data() + r * out.width);
   }
   advance(batch);
+  timers_.lap_host(PlanTimers::kResult);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 
+#include "backend/profile.h"
 #include "topology.h"
 
 namespace qllm::cpu {
@@ -49,6 +50,15 @@ struct Worker {
   int index = 0;
   int count = 1;
   Barrier* barrier = nullptr;
+  SpanTrack* spans = nullptr;  // of this worker; null: nobody wants them
+
+  /// Waits until all have come.
+  void meet() const noexcept {
+    if (spans == nullptr) return barrier->wait();
+    const int64_t arrived = profile_now();
+    barrier->wait();
+    spans->lap_met(arrived);
+  }
 };
 
 /// Function pointer and argument instead of std::function: a step allocates nothing.

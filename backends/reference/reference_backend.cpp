@@ -131,10 +131,32 @@ class ReferencePlan final : public Plan {
     check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
     reserve_room(batch);
     batch_ = &batch;
-    for (const Op& op : graph_.ops) std::visit(*this, op);
+    const RecordedStep recorded(recorder_, step_of(batch));
+    if (track_ != nullptr) track_->start(recorder_->step());
+    for (size_t i = 0; i < graph_.ops.size(); ++i) {
+      std::visit(*this, graph_.ops[i]);
+      if (track_ == nullptr) continue;
+      track_->set_stage(static_cast<int32_t>(i));
+      track_->lap();
+    }
     const float* out = at(graph_.logits);
     std::copy(out, out + result_size(batch, shape_), logits.begin());
     advance(batch);
+  }
+
+  void set_recorder(StepRecorder* recorder) override {
+    recorder_ = recorder;
+    track_ = nullptr;
+    if (recorder == nullptr) return;
+    const std::vector<std::string> labels = op_labels(graph_);
+    std::vector<ProfileStage> stages;
+    const auto count = static_cast<int32_t>(labels.size());
+    for (int32_t i = 0; i < count; ++i) {
+      stages.push_back(stage_of_ops(graph_, labels, i, i + 1));
+    }
+    const std::string name = "reference";
+    track_ =
+        &recorder->add_team(TrackKind::cpu, {&name, 1}, std::move(stages), count).tracks.front();
   }
 
   void operator()(const InputOp& op) {
@@ -215,6 +237,8 @@ class ReferencePlan final : public Plan {
   BufferPlan plan_;
   std::vector<std::vector<float>> buffers_;
   const Batch* batch_ = nullptr;
+  StepRecorder* recorder_ = nullptr;
+  SpanTrack* track_ = nullptr;
 };
 
 class ReferenceBackend final : public Backend {

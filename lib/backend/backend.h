@@ -23,6 +23,7 @@
 
 namespace qllm {
 
+class StepRecorder;
 struct PackedLinear;
 struct PackedLayout;
 struct PackedBlock;
@@ -132,6 +133,9 @@ class Plan {
   /// where its pool is (all before anything is changed).
   virtual void execute(const Batch& batch, std::span<float> logits) = 0;
   virtual const PlanLimits& limits() const = 0;
+  /// From the next step on each op is timed (profile.h); null: no more. The recorder stays as long.
+  /// A plan that has no timers ignores it.
+  virtual void set_recorder(StepRecorder* recorder) { static_cast<void>(recorder); }
 };
 
 /// The loaded weights of one graph on one backend.

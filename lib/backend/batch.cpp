@@ -94,6 +94,14 @@ void refuse_storage(std::string_view device) {
   fail(ErrorCode::invalid_argument, "{}: a KV cache of another backend", device);
 }
 
+ProfileStep step_of(const Batch& batch) {
+  ProfileStep step;
+  step.tokens = static_cast<int64_t>(batch.tokens.size());
+  step.outputs = static_cast<int64_t>(batch.outputs.size());
+  for (const BatchSlice& slice : batch.slices) step.past += slice.kv->length();
+  return step;
+}
+
 void advance(const Batch& batch) {
   if (batch.part != kWholeStep) return;
   for (const BatchSlice& slice : batch.slices) {

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "backend/backend.h"
+#include "backend/profile.h"
 
 namespace qllm {
 
@@ -29,6 +30,9 @@ void check_batch(const Batch& batch, const PlanLimits& limits, const StepShape& 
 /// Makes room in the caches of all slices, or throws and leaves them as they were. Nothing for a
 /// part of a step.
 void reserve_room(const Batch& batch);
+
+/// What a recorder notes of it, before it runs.
+ProfileStep step_of(const Batch& batch);
 
 /// The tokens of a step that has run now belong to its sequences; likewise.
 void advance(const Batch& batch);

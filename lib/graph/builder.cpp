@@ -57,11 +57,11 @@ ValueId GraphBuilder::embed(WeightId table) {
   return out;
 }
 
-ValueId GraphBuilder::rms_norm(ValueId in, WeightId gain, float eps) {
+ValueId GraphBuilder::rms_norm(ValueId in, WeightId gain, float eps, const std::string& label) {
   const Value x = graph_.value(in);
   if (gain != kNone) expect_width(x, graph_.weight(gain).k, "rms_norm");
-  const std::string name = gain != kNone ? graph_.weight(gain).name + ".out" : x.name + ".norm";
-  const ValueId out = add_value(name, x.rows, x.width);
+  const std::string name = gain != kNone ? graph_.weight(gain).name : label;
+  const ValueId out = add_value(name.empty() ? x.name + ".norm" : name + ".out", x.rows, x.width);
   graph_.ops.emplace_back(RmsNormOp{in, gain, eps, out});
   return out;
 }

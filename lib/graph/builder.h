@@ -20,8 +20,9 @@ class GraphBuilder {
   /// Declares a float32 vector [k]: a tensor, or several laid end to end.
   WeightId vector_weight(std::string name, int64_t k, std::vector<RowSpan> parts = {});
 
-  ValueId embed(WeightId table);                           // [tokens, k]
-  ValueId rms_norm(ValueId in, WeightId gain, float eps);  // as in; gain may be kNone
+  ValueId embed(WeightId table);  // [tokens, k]
+  /// Gain may be kNone; it is then called `label`.
+  ValueId rms_norm(ValueId in, WeightId gain, float eps, const std::string& label = {});  // as in
   ValueId linear(ValueId in, WeightId weight, WeightId bias = kNone,
                  ValueId residual = kNone);  // [rows, n]
   /// Takes style, heads, layer and inv_freq from `shape`; returns the rotated q.

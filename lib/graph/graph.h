@@ -144,6 +144,13 @@ struct Graph {
   const Weight& weight(WeightId id) const { return weights[static_cast<size_t>(id)]; }
 };
 
+/// "embed", "rms_norm", "linear", …: the words of dump().
+const char* op_kind(const Op& op);
+
+/// A short name of each op, by its layer and weight: "blk.3.attn_norm", "blk.3.attn_qkv",
+/// "blk.3.rope_kv_write", "blk.3.attention", "blk.3.swiglu", "lm_head".
+std::vector<std::string> op_labels(const Graph& graph);
+
 /// One op a line, with the shape of each value: for people and for tests.
 std::string dump(const Graph& graph);
 

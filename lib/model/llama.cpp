@@ -56,10 +56,9 @@ class LlamaBuilder {
   }
 
  private:
-  ValueId norm(ValueId x, std::string gain) {
-    const WeightId weight =
-        rotations_.residual ? kNone : b_.vector_weight(std::move(gain), c_.d_model);
-    return b_.rms_norm(x, weight, c_.rms_norm_eps);
+  ValueId norm(ValueId x, const std::string& gain) {
+    const WeightId weight = rotations_.residual ? kNone : b_.vector_weight(gain, c_.d_model);
+    return b_.rms_norm(x, weight, c_.rms_norm_eps, gain);
   }
 
   ValueId attention_block(ValueId x, int32_t layer) {

@@ -49,7 +49,7 @@ class AttentionStep final : public Step {
       return kv.head(block * kKvBlockTokens, layer_, kv_head);
     });
     if (!call.schedule->has_cuts()) return;
-    worker.barrier->wait();
+    worker.meet();
     merge_pieces(call, worker.index);
   }
 
