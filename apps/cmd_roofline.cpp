@@ -10,6 +10,7 @@
 #include "input.h"
 #include "interrupt.h"
 #include "options.h"
+#include "roofline_local.h"
 #include "roofline_run.h"
 #include "terminal.h"
 #include "whole_file.h"
@@ -77,7 +78,7 @@ void RooflineOptions::add_to(CLI::App& command) {
   const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
     return command.add_option(name, value, help)->type_name(type);
   };
-  text("--device", devices, "cpu (this one, measured) and rows of --list-devices", "NAME,...")
+  text("--device", devices, "cpu, cuda (of this machine, measured) and rows of --list-devices", "NAME,...")
       ->capture_default_str();
   text("--batch", batches, "sequences that decode together", "N,...")->capture_default_str();
   text("--context", contexts, "tokens: of the prompt, and behind which decode stands", "N,...")
@@ -159,24 +160,14 @@ rl::Shape read_shape(const RooflineOptions& options) {
   return rl::shape_from_model(inspect_model(options.model), options.model);
 }
 
-rl::Device measure_this_cpu(const RooflineOptions& options) {
+rl::Device measure(const std::string& name, const RooflineOptions& options,
+                   const std::vector<RooflineCase>& cases) {
   const InterruptScope scope;
   const auto bar = std::make_shared<ProgressBar>(!options.quiet);
-  const OpenOptions open = options.open_options(bar);
-  const MachineInfo machine = inspect_machine(open);
-  const MachineCeilings ceilings = measure_machine(open);
+  const rl::Device device = measure_local(name, options.open_options(bar), kernel_question(cases));
   bar->clear();
   throw_if_interrupted();
-  rl::Device d;
-  d.id = kThisCpu;
-  d.title = machine.cpu;
-  d.measured = true;
-  d.read_gbps = ceilings.read_gbps;
-  d.int8_tops = ceilings.int8_tops;
-  d.fp32_tflops = ceilings.fp32_tflops;
-  d.memory_gb = static_cast<double>(machine.memory_bytes) / 1e9;
-  d.source = fmt::format("measured now: {} workers, tier {}", machine.workers, machine.isa_used);
-  return d;
+  return device;
 }
 
 std::vector<RooflineCase> read_cases(const RooflineOptions& options) {
@@ -207,11 +198,11 @@ RooflineRun prepare(const RooflineOptions& options) {
     rl::count_ops(run.shape, {rl::Phase::prefill, c.batch, c.context, c.scheme, c.kv, 0});
   }
   for (size_t i = 0; i < names.size(); ++i) {
-    run.devices.push_back(names[i] == kThisCpu ? rl::Device{} : rl::device(names[i]));
+    run.devices.push_back(is_local(names[i]) ? rl::Device{} : rl::device(names[i]));
     run.costs.push_back({power[i], options.price, hourly[i]});
   }
   for (size_t i = 0; i < names.size(); ++i) {
-    if (names[i] == kThisCpu) run.devices[i] = measure_this_cpu(options);
+    if (is_local(names[i])) run.devices[i] = measure(names[i], options, run.cases);
   }
   return run;
 }

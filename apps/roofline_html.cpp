@@ -2,6 +2,8 @@
 // well-formed XML besides, so that tests can read it.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "roofline_plots.h"
 #include "roofline_run.h"
 
@@ -10,12 +12,12 @@ namespace {
 
 constexpr const char* kStyle = R"(
 body { font: 16px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: #222; background: #fff;
-       max-width: 960px; margin: 0 auto; padding: 0 16px 48px; }
+       max-width: 1000px; margin: 0 auto; padding: 0 16px 48px; }
 h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.2em; margin-top: 2em; }
 .lead { color: #555; margin-top: 0.2em; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.88em; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.25em 0.7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th, td { padding: 0.25em 0.5em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child, td.text { text-align: left; }
 td.text { white-space: normal; min-width: 16em; }
 figure { margin: 2em 0 0; } figcaption { font-weight: 600; }
@@ -24,7 +26,7 @@ svg { width: 100%; height: auto; }
 .hint { color: #666; font-size: 0.88em; }
 @media (max-width: 700px) { .wide { display: none; } .narrow { display: block; } body { padding: 0 8px 32px; } }
 @media print { .wide { display: block; } .narrow { display: none; } figure, table { break-inside: avoid; }
-  body { max-width: none; font-size: 12px; } .scroll { overflow: visible; } }
+  body { max-width: none; font-size: 11px; } .scroll { overflow: visible; } table { font-size: 0.75em; } }
 )";
 
 // XML's five, and no control characters, which XML forbids; what is no UTF-8 becomes '?'.
@@ -77,18 +79,37 @@ class HtmlTable {
 
 std::string known(double value) { return value > 0 ? figure(value) : "–"; }
 
+bool has_costs(const RooflineRun& run) {
+  return std::any_of(run.costs.begin(), run.costs.end(),
+                     [](const Costs& c) { return c.is_given(); });
+}
+
 std::string ceilings_table(const RooflineRun& run) {
-  HtmlTable table({"device", "batch", "context", "weights", "decode tokens/s", "TPOT", "bound by",
-                   "TTFT", "prefill tokens/s", "bound by", "kWh per M", "price per M", "memory"});
+  std::vector<std::string> heading = {"device",          "batch", "context",  "weights",
+                                      "decode tokens/s", "TPOT",  "bound by", "prefill tokens/s",
+                                      "bound by",        "TTFT"};
+  if (has_costs(run)) heading.insert(heading.end(), {"kWh per M tokens", "price per M"});
+  heading.emplace_back("memory");
+  HtmlTable table(heading);
   for (const RooflineCell& cell : run.cells) {
     const rl::Device& d = run.devices[cell.device];
     const Costs& costs = run.costs[cell.device];
     const double rate = cell.decode.tokens_per_s;
-    table.row({d.id, std::to_string(cell.what.batch), std::to_string(cell.what.context),
-               cell.what.scheme, figure(rate), milliseconds(cell.decode.step_s), bound(cell.decode),
-               milliseconds(cell.prefill.step_s), figure(cell.prefill.tokens_per_s),
-               bound(cell.prefill), known(costs.energy(rate)), known(costs.price(rate)),
-               human_bytes(cell.decode.held_bytes) + (cell.decode.fits ? "" : ": does not fit")});
+    std::vector<std::string> row = {d.id,
+                                    std::to_string(cell.what.batch),
+                                    std::to_string(cell.what.context),
+                                    cell.what.scheme,
+                                    figure(rate),
+                                    milliseconds(cell.decode.step_s),
+                                    bound(cell.decode),
+                                    figure(cell.prefill.tokens_per_s),
+                                    bound(cell.prefill),
+                                    milliseconds(cell.prefill.step_s)};
+    if (has_costs(run)) {
+      row.insert(row.end(), {known(costs.energy(rate)), known(costs.price(rate))});
+    }
+    row.push_back(human_bytes(cell.decode.held_bytes) + (cell.decode.fits ? "" : ": does not fit"));
+    table.row(row);
   }
   return table.text();
 }
@@ -96,13 +117,30 @@ std::string ceilings_table(const RooflineRun& run) {
 std::string advice_table(const RooflineRun& run) {
   HtmlTable table({"device", "gain", "tokens/s", "what"});
   for (size_t d = 0; d < run.devices.size(); ++d) {
-    const rl::Device& device = run.devices[d];
-    for (const rl::WhatIf& w : rl::what_if(run.shape, run.cell(d, 0).decode.workload, device)) {
-      table.row({device.id, fmt::format("× {:.2f}", w.gain), figure(w.tokens_per_s), w.description},
+    for (const rl::WhatIf& w : sorted_advice(run, d)) {
+      table.row({run.devices[d].id, fmt::format("× {:.2f}", w.gain), figure(w.tokens_per_s),
+                 w.description},
                 true);
     }
   }
   return table.text();
+}
+
+// What binds, by how much, what to do: a paragraph for each device.
+std::string in_short(const RooflineRun& run) {
+  std::string text;
+  for (size_t d = 0; d < run.devices.size(); ++d) {
+    const RooflineCell& cell = run.cell(d, 0);
+    const int64_t turn = cell.ffn_compute_bound_batch;
+    text += fmt::format(
+        "<p><b>{}</b>: decode {} tokens/s at best, {}; prefill {} tokens/s at best, {}. {}{}</p>\n",
+        escaped(run.devices[d].id), figure(cell.decode.tokens_per_s),
+        escaped(what_binds(cell.decode)), figure(cell.prefill.tokens_per_s),
+        escaped(what_binds(cell.prefill)),
+        turn > 0 ? fmt::format("The FFN turns compute-bound at {} sequences. ", turn) : "",
+        "To do: " + escaped(what_to_do(run, d)) + ".");
+  }
+  return text;
 }
 
 std::string ops_table(const RooflineRun& run, size_t device, const rl::Estimate& e) {
@@ -149,10 +187,11 @@ std::string page_body(const RooflineRun& run) {
   std::string body = fmt::format("<h1>{}</h1>\n", escaped(short_name(run.shape.name)));
   body += fmt::format(
       "<p class=\"lead\">{} of weights ({}), {} of keys and values ({}) per token of context. "
-      "Ceilings: a run may come near them, not beyond.</p>\n",
+      "Batch {}, context {}. Ceilings: a run may come near them, not beyond.</p>\n",
       human_bytes(rl::weight_bytes(run.shape, first.scheme)), escaped(first.scheme),
-      human_bytes(rl::kv_bytes_per_token(run.shape, first.kv)), escaped(first.kv));
-  body += ceilings_table(run);
+      human_bytes(rl::kv_bytes_per_token(run.shape, first.kv)), escaped(first.kv), first.batch,
+      first.context);
+  body += in_short(run) + ceilings_table(run);
   for (const Plot& plot : roofline_plots(run)) body += plot_figure(plot);
   body += fmt::format("<h2>What would help decode at batch {}</h2>\n", first.batch);
   body += advice_table(run) + "<h2>Devices</h2>\n" + devices_table(run);

@@ -37,7 +37,8 @@ std::string terminal(const Paper& paper, int height) {
       "set border 3 lw 1 lc rgb '#666666'\n"
       "set tics nomirror\n"
       "set grid xtics ytics lc rgb '#dddddd' lw 0.7\n"
-      "set key below noenhanced samplen 1.5\n",
+      "set key below noenhanced samplen 1.5 spacing 1.1\n"
+      "set xlabel offset 0,0.4\n",
       paper.width, height, paper.font);
 }
 
@@ -91,6 +92,13 @@ std::pair<double, double> intensities(const RooflineRun& run) {
   return {low / 2, high * 3};
 }
 
+// What a device attains at intensity x, in 1e12 operations a second; `peak` 0: not known.
+std::string roof_of(const rl::Device& device, double peak) {
+  const double slope = device.read_gbps / 1e3;
+  return peak > 0 ? fmt::format("least({:.6g}*x, {:.6g})", slope, peak)
+                  : fmt::format("{:.6g}*x", slope);
+}
+
 std::string roof_script(const RooflineRun& run, const Paper& paper) {
   const auto [low, high] = intensities(run);
   const int rows = static_cast<int>(run.devices.size());
@@ -108,9 +116,9 @@ std::string roof_script(const RooflineRun& run, const Paper& paper) {
     s += points(fmt::format("d{}", d), cell.decode) + points(fmt::format("p{}", d), cell.prefill);
     s += labels(fmt::format("dl{}", d), cell.decode) + labels(fmt::format("pl{}", d), cell.prefill);
     const double peak = std::max({device.int8_tops, device.fp16_tflops, device.fp32_tflops});
-    const std::string roof =
-        peak > 0 ? fmt::format("least({:.6g}*x, {:.6g})", device.read_gbps / 1e3, peak)
-                 : fmt::format("{:.6g}*x", device.read_gbps / 1e3);
+    // Attention computes in floats: a roof of its own, below that of the linears.
+    const double floats = device.fp16_tflops > 0 ? device.fp16_tflops : device.fp32_tflops;
+    const std::string roof = roof_of(device, peak);
     plots += fmt::format(
         "{0} {1} with lines lw 2 lc rgb '{2}' title '{3}', "
         "$d{4} with points pt 7 ps 0.8 lc rgb '{2}' title 'decode', "
@@ -118,6 +126,10 @@ std::string roof_script(const RooflineRun& run, const Paper& paper) {
         "$dl{4} with labels left offset 0.6,-0.8 font ',{5}' tc rgb '{2}' notitle, "
         "$pl{4} with labels right offset -0.6,0.8 font ',{5}' tc rgb '{2}' notitle",
         d == 0 ? "plot" : ",", roof, colour(d), title(device), d, paper.font - 2);
+    if (floats > 0 && floats < peak) {
+      plots += fmt::format(", {} with lines lw 1 dt 2 lc rgb '{}' notitle", roof_of(device, floats),
+                           colour(d));
+    }
   }
   return s + plots + "\n";
 }
@@ -202,7 +214,8 @@ std::vector<Plot> roofline_plots(const RooflineRun& run) {
                      for_a_page(run_gnuplot(script(kWide)), fmt::format("w{}-", n)),
                      for_a_page(run_gnuplot(script(kNarrow)), fmt::format("n{}-", n))});
   };
-  add("Every op under the roof", [&](const Paper& p) { return roof_script(run, p); });
+  add("Every op under the roof (dashed: the roof of floats, which attention has)",
+      [&](const Paper& p) { return roof_script(run, p); });
   for (size_t d = 0; d < std::min(run.devices.size(), kMostWaterfalls); ++d) {
     add("Where a decode step's time goes: " + run.devices[d].id,
         [&](const Paper& p) { return waterfall_script(run, d, p); });

@@ -31,6 +31,10 @@ Json device_json(const rl::Device& d) {
   json["int8_tops"] = known(d.int8_tops);
   json["fp16_tflops"] = known(d.fp16_tflops);
   json["fp32_tflops"] = known(d.fp32_tflops);
+  Json& kernels = json["kernels"] = Json::array();
+  for (const rl::Device::Kernel& k : d.kernels) {
+    kernels.push_back({{"scheme", k.scheme}, {"tokens", k.tokens}, {"tops", k.tops}});
+  }
   json["memory_gb"] = known(d.memory_gb);
   json["tdp_w"] = known(d.tdp_w);
   json["pcie_gbps"] = known(d.pcie_gbps);

@@ -1,5 +1,6 @@
 // The table of `qllm roofline`: what binds, by how much, what to do.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -38,6 +39,37 @@ std::string short_name(const std::string& name) {
     text += byte < 0x20 || byte == 0x7F ? '?' : c;
   }
   return text;
+}
+
+std::string what_binds(const rl::Estimate& e) {
+  const std::string moving =
+      fmt::format("{} take {}", human_bytes(e.bytes), milliseconds(e.memory_s));
+  if (e.compute_s <= 0) return "bound by memory: " + moving;
+  if (e.compute_s <= e.memory_s) {
+    return fmt::format("bound by memory: {}, arithmetic {}", moving, milliseconds(e.compute_s));
+  }
+  return fmt::format("bound by arithmetic: {} take {}, memory {}", human_count(e.operations),
+                     milliseconds(e.compute_s), milliseconds(e.memory_s));
+}
+
+std::vector<rl::WhatIf> sorted_advice(const RooflineRun& run, size_t device) {
+  std::vector<rl::WhatIf> list =
+      rl::what_if(run.shape, run.cell(device, 0).decode.workload, run.devices[device]);
+  std::stable_sort(list.begin(), list.end(),
+                   [](const rl::WhatIf& a, const rl::WhatIf& b) { return a.gain > b.gain; });
+  return list;
+}
+
+std::string what_to_do(const RooflineRun& run, size_t device) {
+  constexpr size_t kMost = 3;
+  constexpr double kWorthIt = 1.05;
+  std::vector<std::string> parts;
+  for (const rl::WhatIf& w : sorted_advice(run, device)) {
+    if (parts.size() == kMost || w.gain < kWorthIt) break;
+    if (w.name == "experts" || w.name == "bandwidth") continue;  // another model, another device
+    parts.push_back(fmt::format("{} x {:.2f}", w.description, w.gain));
+  }
+  return parts.empty() ? "nothing gains 5 %" : fmt::format("{}", fmt::join(parts, "; "));
 }
 
 namespace {
@@ -95,38 +127,54 @@ std::string rates(const rl::Device& d) {
   return text + (d.measured ? " (measured)" : " (data sheet)");
 }
 
-// What bounds decode, in two lines of prose.
-std::string verdict(const RooflineRun& run, size_t device) {
+// A line of prose, broken before column 80.
+std::string folded(std::string text) {
+  constexpr size_t kWidth = 80;
+  size_t line = 0;
+  while (text.size() - line > kWidth) {
+    const size_t space = text.rfind(' ', line + kWidth);
+    if (space == std::string::npos || space <= line + 10) break;
+    text.replace(space, 1, "\n           ");
+    line = space + 1;
+  }
+  return text + "\n";
+}
+
+// What a person wants to know first: what binds, by how much, what to do.
+std::string in_short(const RooflineRun& run, size_t device) {
   const RooflineCell& cell = run.cell(device, 0);
   const rl::Device& d = run.devices[device];
-  const rl::Estimate& e = cell.decode;
-  const double moving = static_cast<double>(e.bytes) / (d.read_gbps * 1e9);
   std::string text = fmt::format("{}: {}\n", d.id, rates(d));
-  text +=
-      fmt::format("  a step of {} reads {} = {}; FFN {}, attention {} of it\n",
-                  cell.what.batch == 1 ? "one token" : fmt::format("{} tokens", cell.what.batch),
-                  human_bytes(e.bytes), milliseconds(moving), percent(ffn_share(e)),
-                  percent(attention_share(e)));
+  text += folded(fmt::format("  decode   {} tokens/s at best, {}", figure(cell.decode.tokens_per_s),
+                             what_binds(cell.decode)));
+  text += folded(fmt::format("  prefill  {} tokens/s at best, {}",
+                             figure(cell.prefill.tokens_per_s), what_binds(cell.prefill)));
+  text += folded("  to do    " + what_to_do(run, device));
   if (cell.ffn_compute_bound_batch > 0) {
-    text += fmt::format("  the FFN turns compute-bound at {} sequences\n",
+    text += fmt::format("  batch    the FFN turns compute-bound at {} sequences\n",
                         cell.ffn_compute_bound_batch);
   }
-  if (!e.fits) {
-    text += fmt::format("  does not fit: {} of weights and KV, {} GB of memory\n",
-                        human_bytes(e.held_bytes), figure(d.memory_gb));
+  if (!cell.decode.fits) {
+    text += fmt::format("  memory   does not fit: {} of weights and KV, {} GB of memory\n",
+                        human_bytes(cell.decode.held_bytes), figure(d.memory_gb));
   }
   return text;
 }
 
+// Against the first device.
+std::string comparison(const RooflineRun& run, size_t device) {
+  const RooflineCell& first = run.cell(0, 0);
+  const RooflineCell& cell = run.cell(device, 0);
+  return fmt::format("{} against {}: decode x {}, prefill x {}\n", run.devices[device].id,
+                     run.devices[0].id, figure(first.decode.step_s / cell.decode.step_s),
+                     figure(first.prefill.step_s / cell.prefill.step_s));
+}
+
 std::string advice(const RooflineRun& run, size_t device) {
-  std::vector<rl::WhatIf> list =
-      rl::what_if(run.shape, run.cell(device, 0).decode.workload, run.devices[device]);
-  std::stable_sort(list.begin(), list.end(),
-                   [](const rl::WhatIf& a, const rl::WhatIf& b) { return a.gain > b.gain; });
   Table table;
-  for (const rl::WhatIf& w : list) {
-    table.row({"  x " + fmt::format("{:.2f}", w.gain), figure(w.tokens_per_s) + " tokens/s",
-               w.description});
+  for (const rl::WhatIf& w : sorted_advice(run, device)) {
+    table.row(
+        {fmt::format("  x {:.2f}", w.gain), figure(w.tokens_per_s) + " tokens/s", w.description});
   }
   return table.text();
 }
@@ -150,21 +198,23 @@ std::string op_table(const RooflineRun& run, size_t device, rl::Phase phase) {
 std::string heading(const RooflineRun& run) {
   const RooflineCase& first = run.cases.front();
   const rl::Shape& s = run.shape;
-  std::string text =
-      fmt::format("{}\n{} weights {}, KV {} {} a token, context {}\n", short_name(s.name),
-                  first.scheme, human_bytes(rl::weight_bytes(s, first.scheme)), first.kv,
-                  human_bytes(rl::kv_bytes_per_token(s, first.kv)), first.context);
-  return text + "Ceilings: a run may come near them, not beyond.\n\n";
+  return fmt::format("{}: {} weights {}, KV {} {} a token; batch {}, context {}\n",
+                     short_name(s.name), first.scheme,
+                     human_bytes(rl::weight_bytes(s, first.scheme)), first.kv,
+                     human_bytes(rl::kv_bytes_per_token(s, first.kv)), first.batch, first.context) +
+         "Ceilings: a run may come near them, not beyond.\n\n";
 }
 
 }  // namespace
 
 std::string roofline_text(const RooflineRun& run, bool with_ops) {
   std::string text = heading(run);
-  text += phase_table(run, rl::Phase::decode) + "\n" + phase_table(run, rl::Phase::prefill);
+  for (size_t d = 0; d < run.devices.size(); ++d) text += in_short(run, d);
+  for (size_t d = 1; d < run.devices.size(); ++d) text += comparison(run, d);
+  text += "\n" + phase_table(run, rl::Phase::decode) + "\n" + phase_table(run, rl::Phase::prefill);
   for (size_t d = 0; d < run.devices.size(); ++d) {
-    text += "\n" + verdict(run, d);
-    text += fmt::format("  what would help decode at batch {}:\n", run.cases.front().batch);
+    text += fmt::format("\nwhat would help decode at batch {} on {}\n", run.cases.front().batch,
+                        run.devices[d].id);
     text += advice(run, d);
     if (!with_ops) continue;
     text += op_table(run, d, rl::Phase::decode) + op_table(run, d, rl::Phase::prefill);

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "cpu_kv_storage.h"
 #include "cpu_weights.h"
+#include "kernel_rate.h"
 #include "kernels/dispatch.h"
 #include "kernels/dot.h"
 #include "kernels/vec.h"
@@ -174,6 +175,10 @@ class CpuBackend final : public Backend {
 
   double measure_peak_f32_tflops() override {
     return cpu::measure_peak_tops(pool_, f32_peak_kernel(isa_));
+  }
+
+  double measure_kernel_tops(const WeightFormat& format, int64_t tokens) override {
+    return cpu::measure_kernel_tops(pool_, isa_, onednn_, format, tokens);
   }
 
   WorkerPool& pool() { return pool_; }

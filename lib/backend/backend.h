@@ -153,6 +153,8 @@ class Weights {
 /// What a backend found and chose: for `qllm info` and logs.
 struct BackendInfo {
   std::string name;
+  std::string device;            // the name of what computes; empty: the machine's processor
+  int64_t memory_bytes = 0;      // of the device; 0: the machine's
   std::vector<std::string> isa;  // tiers that this machine runs, best first
   std::string isa_used;
   std::vector<KernelChoice> kernels;
@@ -208,8 +210,17 @@ class Backend {
   /// Int8 multiply-adds of all workers on registers alone, in 1e12 operations a second (a
   /// multiply-add is two); 0 where not measurable.
   virtual double measure_peak_tops() { return 0.0; }
-  /// The same in float32.
+  /// The same in float32, and in 16 bits with float32 sums.
   virtual double measure_peak_f32_tflops() { return 0.0; }
+  virtual double measure_peak_f16_tflops() { return 0.0; }
+  /// What the kernels of linears make of weights in `format` and `tokens` tokens where memory does
+  /// not bind, in 1e12 operations a second; 0 where not measurable.
+  virtual double measure_kernel_tops(const WeightFormat& format, int64_t tokens) {
+    static_cast<void>(format), static_cast<void>(tokens);
+    return 0.0;
+  }
+  /// From the host's memory to the device's, in GB/s (1e9); 0 where they are the same.
+  virtual double measure_host_gbps() { return 0.0; }
 };
 
 /// Makes a backend by name: "cpu", "reference" or "auto". Defined in backends/make_backend.cpp.

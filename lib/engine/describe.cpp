@@ -118,6 +118,8 @@ MachineInfo machine_info(const Backend& backend) {
   info.workers = b.workers;
   info.cpus = b.cpus;
   info.memory_bytes = memory_bytes();
+  info.device = b.device.empty() ? info.cpu : b.device;
+  info.device_memory_bytes = b.memory_bytes > 0 ? b.memory_bytes : info.memory_bytes;
   info.notes = b.notes;
   return info;
 }

@@ -370,18 +370,6 @@ std::string Model::render_chat(std::span<const ChatMessage> messages,
   return render(impl_->tokenizer().vocab(), messages, add_generation_prompt);
 }
 
-double Model::measure_read_gbps(int64_t bytes) const {
-  double sum = 0;  // each team has memory of its own
-  for (Replica& replica : impl_->replicas) sum += replica.backend->measure_read_gbps(bytes);
-  return sum;
-}
-
-double Model::measure_peak_tops() const {
-  double sum = 0;
-  for (Replica& replica : impl_->replicas) sum += replica.backend->measure_peak_tops();
-  return sum;
-}
-
 void verify_packed(const std::string& path) {
   const auto file = PackedFile::open(path);
   PackedVerifier(*file, {}, false).finish();
@@ -431,22 +419,6 @@ ModelInfo inspect_model(const std::string& path, const OpenOptions& options) {
 
 MachineInfo inspect_machine(const OpenOptions& options) {
   return machine_info(*make_backend(options.device, backend_options(options)));
-}
-
-MachineCeilings measure_machine(const OpenOptions& options) {
-  constexpr int kRuns = 3;
-  constexpr int64_t kStreamBytes = int64_t{512} << 20;
-  const auto backend = make_backend(options.device, backend_options(options));
-  MachineCeilings best;
-  for (int i = 0; i < kRuns; ++i) {
-    const double done = static_cast<double>(i) / kRuns;
-    require(!options.progress || options.progress("measuring", done), ErrorCode::cancelled,
-            "measuring: cancelled");
-    best.read_gbps = std::max(best.read_gbps, backend->measure_read_gbps(kStreamBytes));
-    best.int8_tops = std::max(best.int8_tops, backend->measure_peak_tops());
-    best.fp32_tflops = std::max(best.fp32_tflops, backend->measure_peak_f32_tflops());
-  }
-  return best;
 }
 
 }  // namespace qllm

@@ -142,7 +142,9 @@ class Counter {
          .activation_bytes = activations.value(),
          .operations = (rows * l.n * l.k * (l.second_rows > 0 ? 4 : 2)).value(),
          .arithmetic = formats_.arithmetic(),
-         .is_ffn = l.is_ffn});
+         .is_ffn = l.is_ffn,
+         .tokens = tokens_,
+         .weights = formats_.name(l.tensor)});
   }
 
   int64_t padded(const char* tensor, int64_t rows) const {
@@ -285,7 +287,9 @@ class Counter {
            .activation_bytes = activations.value(),
            .operations = (routed * n * k * 2).value(),
            .arithmetic = formats_.arithmetic(),
-           .is_ffn = true});
+           .is_ffn = true,
+           .tokens = std::max<int64_t>(1, tokens_of_an_expert()),
+           .weights = formats_.name(tensor)});
     };
     const int64_t d_ff = s_.d_ff_expert;
     expert("expert_gate", "ffn_gate", d_ff, s_.d_model,
@@ -301,11 +305,20 @@ class Counter {
   // Of the bytes of all experts of a layer, those that the step's tokens are expected to need, if
   // each token chose its experts evenly and by itself: 1 - (1 - used/all)^tokens of them.
   Count touched(Count all_experts, Count layers) const {
+    const Count all = all_experts * layers;
+    return std::llround(touched_share() * static_cast<double>(all.value()));
+  }
+  double touched_share() const {
     const double miss =
         1.0 - static_cast<double>(s_.n_experts_used) / static_cast<double>(s_.n_experts);
-    const double share = 1.0 - std::pow(miss, static_cast<double>(tokens_));
-    const Count all = all_experts * layers;
-    return std::llround(share * static_cast<double>(all.value()));
+    return 1.0 - std::pow(miss, static_cast<double>(tokens_));
+  }
+
+  /// On average over the experts that are touched, rounded up.
+  int64_t tokens_of_an_expert() const {
+    const double experts = std::max(1.0, touched_share() * static_cast<double>(s_.n_experts));
+    return std::llround(
+        std::ceil(static_cast<double>(tokens_) * static_cast<double>(s_.n_experts_used) / experts));
   }
 
   void lm_head() {
@@ -317,7 +330,9 @@ class Counter {
                  .value(),
          .activation_bytes = (inputs + float_bytes(outputs_, s_.vocab)).value(),
          .operations = (Count(outputs_) * s_.vocab * s_.d_model * 2).value(),
-         .arithmetic = formats_.arithmetic()});
+         .arithmetic = formats_.arithmetic(),
+         .tokens = outputs_,
+         .weights = formats_.name("output")});
   }
 
   const Shape& s_;

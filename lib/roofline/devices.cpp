@@ -76,8 +76,8 @@ Device device(std::string_view id) {
       std::find_if(all.begin(), all.end(), [&](const Device& d) { return d.id == id; });
   std::string names;
   for (const Device& d : all) names += (names.empty() ? "" : ", ") + d.id;
-  require(found != all.end(), ErrorCode::not_found, "device {}: expected cpu or one of {}", id,
-          names);
+  require(found != all.end(), ErrorCode::not_found, "device {}: expected cpu, cuda or one of {}",
+          id, names);
   return *found;
 }
 

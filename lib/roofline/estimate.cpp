@@ -35,11 +35,35 @@ double peak(const Device& d, Arithmetic arithmetic) {
   return tera * kTera;
 }
 
+/// Operations a second of kernels that were measured; 0: there is none for such weights. Between
+/// two numbers of tokens the greater rate holds, so that what comes of it stays a bound.
+double kernel_rate(const Device& d, const OpCost& cost) {
+  const Device::Kernel* below = nullptr;
+  const Device::Kernel* above = nullptr;
+  for (const Device::Kernel& kernel : d.kernels) {
+    if (cost.tokens == 0 || kernel.scheme != cost.weights) continue;
+    if (kernel.tokens <= cost.tokens && (below == nullptr || kernel.tokens > below->tokens)) {
+      below = &kernel;
+    }
+    if (kernel.tokens >= cost.tokens && (above == nullptr || kernel.tokens < above->tokens)) {
+      above = &kernel;
+    }
+  }
+  return std::max(below != nullptr ? below->tops : 0.0, above != nullptr ? above->tops : 0.0) *
+         kTera;
+}
+
+/// Operations a second that an op can have; 0: not known.
+double peak(const Device& d, const OpCost& cost) {
+  const double measured = kernel_rate(d, cost);
+  return measured > 0 ? measured : peak(d, cost.arithmetic);
+}
+
 OpEstimate estimate_op(const OpCost& cost, const Device& device) {
-  const double rate = peak(device, cost.arithmetic);
+  const double rate = peak(device, cost);
   const double moving = static_cast<double>(cost.bytes()) / (device.read_gbps * kGiga);
   const double computing = rate > 0 ? static_cast<double>(cost.operations) / rate : 0.0;
-  return {cost, computing > moving, std::max(moving, computing)};
+  return {cost, computing > moving, std::max(moving, computing), moving, computing};
 }
 
 int64_t held_bytes(const Shape& shape, const Workload& w) {
@@ -59,7 +83,7 @@ bool ffn_is_compute_bound(const Shape& shape, const Workload& w, const Device& d
   for (const OpCost& op : count_ops(shape, w)) {
     if (!op.is_ffn) continue;
     moving += static_cast<double>(op.bytes()) / (device.read_gbps * kGiga);
-    computing += static_cast<double>(op.operations) / peak(device, op.arithmetic);
+    computing += static_cast<double>(op.operations) / peak(device, op);
   }
   return computing >= moving;
 }
@@ -88,6 +112,8 @@ Estimate estimate(const Shape& shape, const Workload& workload, const Device& de
   for (const OpCost& cost : count_ops(shape, workload)) {
     e.ops.push_back(estimate_op(cost, device));
     e.step_s += e.ops.back().min_time_s;
+    e.memory_s += e.ops.back().memory_s;
+    e.compute_s += e.ops.back().compute_s;
     e.bytes += cost.bytes();
     e.operations += cost.operations;
   }
@@ -105,8 +131,8 @@ int64_t ffn_compute_bound_batch(const Shape& shape, const Workload& workload,
   w.phase = Phase::decode;
   w.draft = 0;
   w.batch = kMaxFfnBatch;
-  const Arithmetic used = count_ops(shape, w).back().arithmetic;  // the LM head's, as the FFN's
-  if (peak(device, used) <= 0 || !ffn_is_compute_bound(shape, w, device)) return 0;
+  const OpCost head = count_ops(shape, w).back();  // its rate is known where the FFN's is
+  if (peak(device, head) <= 0 || !ffn_is_compute_bound(shape, w, device)) return 0;
   int64_t low = 0;  // not compute-bound; high is
   int64_t high = kMaxFfnBatch;
   while (high - low > 1) {

@@ -28,7 +28,8 @@ constexpr KnownGrid kGrids[] = {
 
 }  // namespace
 
-Formats::Formats(const Shape& shape, const std::string& scheme) : shape_(shape) {
+Formats::Formats(const Shape& shape, const std::string& scheme)
+    : shape_(shape), scheme_name_(scheme) {
   if (scheme == "fp16") {
     is_float_ = is_half_ = true;
     return;
@@ -68,6 +69,10 @@ LinearFormat Formats::from_file(std::string_view tensor) const {
     }
   }
   return {LinearFormat::Kind::groups, kInt8Groups};
+}
+
+std::string Formats::name(std::string_view tensor) const {
+  return linear(tensor).kind == LinearFormat::Kind::row_int8 ? "int8" : scheme_name_;
 }
 
 Arithmetic Formats::arithmetic() const {

@@ -29,6 +29,8 @@ class Formats {
   bool two_terms(std::string_view tensor) const {
     return tensor == "attn_v" && linear(tensor).kind == LinearFormat::Kind::row_int8;
   }
+  /// A linear's weights as --scheme calls them: "int8" for all that is int8 by rows.
+  std::string name(std::string_view tensor) const;
   /// The rate at which linears are computed.
   Arithmetic arithmetic() const;
   /// Whether activations are quantized before a linear.
@@ -41,6 +43,7 @@ class Formats {
   LinearFormat from_file(std::string_view tensor) const;
 
   const Shape& shape_;
+  std::string scheme_name_;
   bool is_float_ = false;  // fp32 or fp16
   bool is_half_ = false;
   Scheme scheme_;

@@ -125,6 +125,8 @@ struct MachineInfo {
   int packages = 1, numa_nodes = 1, cores = 1, workers = 1;
   std::vector<int> cpus;  // where the workers are pinned
   int64_t memory_bytes = 0;
+  std::string device;               // the name of what computes: the processor's, or a GPU's
+  int64_t device_memory_bytes = 0;  // where weights lie: the machine's, or a GPU's own
   std::vector<std::string> notes;
 };
 
@@ -147,9 +149,24 @@ struct PlacementInfo {
 
 /// What a machine can do at best, measured; 0 where the device cannot tell.
 struct MachineCeilings {
+  /// What the kernels of linears make of so many tokens where memory does not bind.
+  struct Kernel {
+    std::string scheme;  // of the weights: "int8", "int4-g128"
+    int64_t tokens = 0;
+    double tops = 0;  // 1e12 operations/s
+  };
   double read_gbps = 0;  // memory, all workers streaming, 1e9 bytes/s
   double int8_tops = 0;  // multiply-adds from registers, 1e12 operations/s (a multiply-add is two)
+  double fp16_tflops = 0;  // the same in 16 bits with float32 sums
   double fp32_tflops = 0;  // the same in float32
+  double host_gbps = 0;    // from the host's memory to a device's
+  std::vector<Kernel> kernels;
+};
+
+/// Which kernels to measure: of each scheme with each number of tokens.
+struct KernelQuestion {
+  std::vector<std::string> schemes;
+  std::vector<int64_t> tokens;
 };
 
 struct GenerateOptions {
@@ -211,6 +228,8 @@ class QLLM_API Model {
   /// Int8 arithmetic of the model's workers now, on registers alone, in 1e12 operations a second (a
   /// multiply-add is two): the ceiling of prefill. 0 where the device cannot tell.
   double measure_peak_tops() const;
+  /// All ceilings of the model's workers now, once each.
+  MachineCeilings measure_ceilings(const KernelQuestion& kernels = {}) const;
 
  private:
   friend class Session;
@@ -254,8 +273,10 @@ class QLLM_API Vocabulary {
 };
 /// Looks at the machine as `options` would use it.
 QLLM_API MachineInfo inspect_machine(const OpenOptions& options = {});
-/// Measures the workers that `options` name, the best of three; takes about a second.
-QLLM_API MachineCeilings measure_machine(const OpenOptions& options = {});
+/// Measures the device and the workers that `options` name, the best of three; takes about a
+/// second.
+QLLM_API MachineCeilings measure_machine(const OpenOptions& options = {},
+                                         const KernelQuestion& kernels = {});
 
 /// One sequence and its KV cache. Callbacks run on the caller's thread; what they throw comes
 /// through.

@@ -52,6 +52,9 @@ QLLM_API int64_t ffn_parameters(const Shape& shape);
 
 /// A processor as the model sees it. 0 is "not known".
 struct Device {
+  /// What its kernels make of weights in this scheme and so many tokens where memory does not bind.
+  using Kernel = MachineCeilings::Kernel;
+
   std::string id;     ///< "h100-sxm"
   std::string title;  ///< "NVIDIA H100 SXM 80 GB"
   bool is_gpu = false;
@@ -60,7 +63,8 @@ struct Device {
   double int8_tops = 0;    ///< dense, 1e12 operations/s; a multiply-add is two
   double fp16_tflops = 0;  ///< dense, float32 sums
   double fp32_tflops = 0;
-  double memory_gb = 0;  ///< on the device, 1e9 bytes
+  std::vector<Kernel> kernels = {};  ///< measured; they hold instead of int8_tops where given
+  double memory_gb = 0;              ///< on the device, 1e9 bytes
   double tdp_w = 0;
   double pcie_gbps = 0;    ///< to the host, one direction
   std::string source;      ///< title, publisher and year of the data sheet; or how it was measured
@@ -101,6 +105,8 @@ struct OpCost {
   int64_t operations = 0;        ///< a multiply-add is two
   Arithmetic arithmetic = Arithmetic::fp32;
   bool is_ffn = false;
+  int64_t tokens = 0;        ///< that meet each weight; 0: no matrix
+  std::string weights = {};  ///< of a matrix: "int8", "int4-g128", "keep", "fp16", "fp32"
 
   int64_t bytes() const { return weight_bytes + kv_bytes + activation_bytes; }
   double intensity() const {
@@ -120,13 +126,17 @@ QLLM_API int64_t kv_bytes_per_token(const Shape& shape, const std::string& kv);
 struct OpEstimate {
   OpCost cost;
   bool is_compute_bound = false;
-  double min_time_s = 0;  ///< max(bytes / read_gbps, operations / peak)
+  double min_time_s = 0;  ///< the longer of the two below
+  double memory_s = 0;    ///< bytes / read_gbps
+  double compute_s = 0;   ///< operations / peak; 0 where that is not known
 };
 
 struct Estimate {
   Workload workload;
   std::vector<OpEstimate> ops;
   double step_s = 0;        ///< sum over the ops: one behind the other
+  double memory_s = 0;      ///< what the bytes alone would take
+  double compute_s = 0;     ///< what the operations alone would take
   double tokens_per_s = 0;  ///< of all sequences; prefill: prompt tokens
   int64_t bytes = 0;        ///< of the step
   int64_t operations = 0;

@@ -56,6 +56,32 @@ TEST_CASE("roofline estimate: a peak that is not known binds nothing") {
   CHECK(ffn_compute_bound_batch(preset("llama-8b"), {}, d) == 0);
 }
 
+TEST_CASE(
+    "roofline estimate: measured kernels hold instead of the peak, the faster neighbour between") {
+  Device d = plain_device();
+  d.read_gbps = 1e6;  // so that arithmetic binds
+  d.kernels = {{"int8", 1, 0.2}, {"int8", 4, 0.6}, {"int8", 16, 0.5}, {"int4-g128", 4, 0.9}};
+  const auto rate = [&](int64_t batch, const std::string& scheme, const char* name) {
+    for (const OpEstimate& op :
+         estimate(preset("llama-8b"), {.batch = batch, .scheme = scheme}, d).ops) {
+      if (op.cost.name == name)
+        return static_cast<double>(op.cost.operations) / op.min_time_s / 1e12;
+    }
+    return 0.0;
+  };
+  CHECK(rate(1, "int8", "gate") == doctest::Approx(0.2));
+  CHECK(rate(2, "int8", "gate") == doctest::Approx(0.6));
+  CHECK(rate(8, "int8", "down") == doctest::Approx(0.6));
+  CHECK(rate(64, "int8", "lm_head") == doctest::Approx(0.5));
+  CHECK(rate(4, "int4-g128", "gate") == doctest::Approx(0.9));
+  CHECK(rate(4, "int4-g128", "lm_head") == doctest::Approx(0.6));  // stays int8
+  CHECK(rate(4, "int4-g64", "gate") == doctest::Approx(1.0));      // not measured: the peak
+  CHECK(rate(4, "fp16", "gate") == doctest::Approx(0.5));
+  d.read_gbps = 50;  // one token at 0.2 TOPS has 100 GB/s of weights, two at 0.6 have 150
+  d.kernels = {{"int8", 1, 0.2}, {"int8", 2, 0.6}, {"int8", 512, 0.6}};
+  CHECK(ffn_compute_bound_batch(preset("llama-8b"), {}, d) == 7);  // 2 x 6 / 0.6e12 = 1 / 50e9
+}
+
 TEST_CASE("roofline estimate: prefill counts prompt tokens") {
   const Workload w{.phase = Phase::prefill, .batch = 2, .context = 300};
   const Estimate e = estimate(preset("llama-1b"), w, plain_device());

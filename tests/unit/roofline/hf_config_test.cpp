@@ -139,7 +139,7 @@ TEST_CASE("roofline config: whatever is done to it, a shape or an Error comes ou
             text.replace(digit, 1, numbers[below(std::size(numbers))]);
         }
       }
-      if (text.empty()) text = " ";
+      if (text.empty()) text.push_back(' ');
     }
     try {
       const Shape s = read(text);
