@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -11,6 +12,7 @@
 #include "interrupt.h"
 #include "options.h"
 #include "roofline_local.h"
+#include "roofline_measure.h"
 #include "roofline_run.h"
 #include "terminal.h"
 #include "whole_file.h"
@@ -31,7 +33,8 @@ struct RooflineOptions {
   std::string power, hourly;
   double price = 0;
   std::string html;
-  bool json = false, csv = false, ops = false, list_devices = false;
+  bool json = false, csv = false, ops = false, list_devices = false, measure = false;
+  MeasureLengths lengths;
   int threads = 0;
   std::string cpus, isa;
   bool quiet = false;
@@ -39,7 +42,7 @@ struct RooflineOptions {
   void add_to(CLI::App& command);
   void add_model_to(CLI::App& command);
   void add_machine_to(CLI::App& command);
-  OpenOptions open_options(const std::shared_ptr<ProgressBar>& bar) const;
+  CommonOptions common(const std::string& device) const;
 };
 
 void RooflineOptions::add_model_to(CLI::App& command) {
@@ -78,7 +81,8 @@ void RooflineOptions::add_to(CLI::App& command) {
   const auto text = [&](const char* name, std::string& value, const char* help, const char* type) {
     return command.add_option(name, value, help)->type_name(type);
   };
-  text("--device", devices, "cpu, cuda (of this machine, measured) and rows of --list-devices", "NAME,...")
+  text("--device", devices, "cpu, cuda (of this machine, measured) and rows of --list-devices",
+       "NAME,...")
       ->capture_default_str();
   text("--batch", batches, "sequences that decode together", "N,...")->capture_default_str();
   text("--context", contexts, "tokens: of the prompt, and behind which decode stands", "N,...")
@@ -100,18 +104,25 @@ void RooflineOptions::add_to(CLI::App& command) {
   auto* j = command.add_flag("--json", json, "one JSON document");
   command.add_flag("--csv", csv, "every op as comma-separated values")->excludes(j);
   command.add_flag("--ops", ops, "also a table of every op, for the first batch");
+  command.add_flag("--measure", measure,
+                   "also run the model on cpu or cuda (random weights of a --preset or --config), "
+                   "and set what its ops took beside their bounds");
+  command.add_option("--repeat", lengths.repeat, "of --measure: rounds of 8 steps of decode")
+      ->check(CLI::Range(1, 10000))
+      ->type_name("N")
+      ->capture_default_str();
   command.add_flag("--list-devices", list_devices, "the table of data sheets, and nothing else");
   add_machine_to(command);
 }
 
-OpenOptions RooflineOptions::open_options(const std::shared_ptr<ProgressBar>& bar) const {
-  CommonOptions common;
-  common.threads = threads;
-  common.cpus = cpus;
-  common.isa = isa;
-  common.device = kThisCpu;
-  common.quiet = quiet;
-  return common.open_options(bar);
+CommonOptions RooflineOptions::common(const std::string& device) const {
+  CommonOptions c;
+  c.threads = threads;
+  c.cpus = cpus;
+  c.isa = isa;
+  c.device = device;
+  c.quiet = quiet;
+  return c;
 }
 
 std::vector<std::string> split(const std::string& text, const char* option) {
@@ -164,7 +175,8 @@ rl::Device measure(const std::string& name, const RooflineOptions& options,
                    const std::vector<RooflineCase>& cases) {
   const InterruptScope scope;
   const auto bar = std::make_shared<ProgressBar>(!options.quiet);
-  const rl::Device device = measure_local(name, options.open_options(bar), kernel_question(cases));
+  const rl::Device device =
+      measure_local(name, options.common(name).open_options(bar), kernel_question(cases));
   bar->clear();
   throw_if_interrupted();
   return device;
@@ -182,11 +194,59 @@ std::vector<RooflineCase> read_cases(const RooflineOptions& options) {
   return cases;
 }
 
+/// A model of random weights of this shape. Throws Error (unsupported) for what the library does
+/// not run.
+SyntheticShape synthetic_shape(const rl::Shape& s) {
+  if (s.n_moe_layers > 0 || s.qkv_bias || s.qk_norm || s.sliding_window > 0) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("{}: --measure: expected a LLaMA without experts, biases, head norms "
+                            "and sliding window",
+                            short_name(s.name)));
+  }
+  SyntheticShape shape;
+  shape.vocab = s.vocab;
+  shape.d_model = s.d_model;
+  shape.d_ff = s.d_ff;
+  shape.n_layers = s.n_layers;
+  shape.n_heads = s.n_heads;
+  shape.n_kv_heads = s.n_kv_heads;
+  shape.head_dim = s.head_dim;
+  return shape;
+}
+
+void run_the_model(RooflineRun& run, const RooflineOptions& options) {
+  const auto open = [&](const std::string& device, const RooflineCase& what) {
+    CommonOptions common = options.common(device);
+    common.scheme = what.scheme;
+    common.kv_format = what.kv;
+    return options.model.empty() ? open_synthetic(synthetic_shape(run.shape), common)
+                                 : open_model(options.model, common);
+  };
+  measure_cells(run, open, options.lengths);
+}
+
+/// What --measure cannot do, before anything is measured.
+void check_measure(const RooflineOptions& options, const std::vector<std::string>& devices,
+                   const std::vector<RooflineCase>& cases) {
+  constexpr int64_t kMostSessions = 64;
+  if (!options.measure) return;
+  if (std::none_of(devices.begin(), devices.end(), is_local)) {
+    throw UsageError{"--measure: expected --device cpu or cuda among the devices"};
+  }
+  for (const RooflineCase& c : cases) {
+    if (c.batch > kMostSessions) {
+      throw UsageError{
+          fmt::format("--measure: --batch: expected at most {}, found {}", kMostSessions, c.batch)};
+    }
+  }
+}
+
 RooflineRun prepare(const RooflineOptions& options) {
   // All that can be wrong before anything is measured.
   const std::vector<std::string> names = split(options.devices, "--device");
   RooflineRun run;
   run.cases = read_cases(options);
+  check_measure(options, names, run.cases);
   const std::vector<double> power = per_device(options.power, "--power", names.size());
   const std::vector<double> hourly = per_device(options.hourly, "--hourly", names.size());
   if (names.size() * run.cases.size() > kMostCells) {
@@ -194,6 +254,7 @@ RooflineRun prepare(const RooflineOptions& options) {
                                  names.size(), run.cases.size(), kMostCells)};
   }
   run.shape = read_shape(options);
+  if (options.measure && options.model.empty()) synthetic_shape(run.shape);
   for (const RooflineCase& c : run.cases) {
     rl::count_ops(run.shape, {rl::Phase::prefill, c.batch, c.context, c.scheme, c.kv, 0});
   }
@@ -233,6 +294,7 @@ int execute(const RooflineOptions& options) {
   if (!options.html.empty()) require_gnuplot();
   RooflineRun run = prepare(options);
   work_out(run);
+  if (options.measure) run_the_model(run, options);
   if (!options.html.empty()) write_page(run, options.html);
   if (options.json) {
     print_json(roofline_json(run));

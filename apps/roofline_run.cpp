@@ -4,6 +4,8 @@
 
 #include <map>
 
+#include "roofline_stages.h"
+
 namespace qllm::app {
 namespace {
 
@@ -20,6 +22,10 @@ double share(const rl::Estimate& estimate, const Belongs& belongs) {
 }
 
 Json known(double figure) { return figure > 0 ? Json(figure) : Json(nullptr); }
+
+Spread scaled(const Spread& s, double factor) {
+  return {s.median * factor, s.min * factor, s.max * factor};
+}
 
 Json device_json(const rl::Device& d) {
   Json json;
@@ -74,9 +80,18 @@ void set_case(Json& row, const RooflineRun& run, const RooflineCell& cell, rl::P
   row["kv"] = cell.what.kv;
 }
 
-Json op_json(const rl::OpEstimate& op) {
+/// Ops that run as one stage share its time as their bounds stand to each other.
+Json measured_ns(const rl::OpEstimate& op, const std::optional<MeasuredPhase>& measured) {
+  if (!measured) return nullptr;
+  const MeasuredPhase::Stage& stage = measured->stages[stage_of_op(op.cost.name)];
+  if (stage.seconds.median <= 0 || stage.bound_s <= 0) return nullptr;
+  return stage.seconds.median * op.min_time_s / stage.bound_s * 1e9;
+}
+
+Json op_json(const rl::OpEstimate& op, const std::optional<MeasuredPhase>& measured) {
   Json json;
   json["name"] = op.cost.name;
+  json["stage"] = roofline_stages()[stage_of_op(op.cost.name)].name;
   json["count"] = op.cost.count;
   json["bytes"] = op.cost.bytes();
   json["weight_bytes"] = op.cost.weight_bytes;
@@ -86,8 +101,26 @@ Json op_json(const rl::OpEstimate& op) {
   json["intensity"] = op.cost.bytes() > 0 ? Json(op.cost.intensity()) : Json(nullptr);
   json["bound"] = op.is_compute_bound ? "compute" : "memory";
   json["min_time_ns"] = op.min_time_s * 1e9;
-  json["measured_ns"] = nullptr;
+  json["measured_ns"] = measured_ns(op, measured);
   return json;
+}
+
+/// Measured stages of a cell, appended to `list`.
+void append_stages(Json& list, const RooflineRun& run, const RooflineCell& cell, rl::Phase phase) {
+  const std::optional<MeasuredPhase>& measured = cell.measured(phase);
+  if (!measured) return;
+  for (size_t i = 0; i < measured->stages.size(); ++i) {
+    const MeasuredPhase::Stage& stage = measured->stages[i];
+    if (stage.seconds.median <= 0) continue;
+    Json& row = list.emplace_back();
+    set_case(row, run, cell, phase);
+    row["name"] = roofline_stages()[i].name;
+    row["ops"] = roofline_stages()[i].ops;
+    row["min_time_ns"] = stage.bound_s * 1e9;
+    row["measured_ns"] = stage.seconds.median * 1e9;
+    row["measured_ns_min"] = stage.seconds.min * 1e9;
+    row["measured_ns_max"] = stage.seconds.max * 1e9;
+  }
 }
 
 Json phase_json(const RooflineRun& run, const RooflineCell& cell, rl::Phase phase) {
@@ -107,6 +140,11 @@ Json phase_json(const RooflineRun& run, const RooflineCell& cell, rl::Phase phas
       cell.ffn_compute_bound_batch > 0 ? Json(cell.ffn_compute_bound_batch) : Json(nullptr);
   json["held_bytes"] = e.held_bytes;
   json["fits"] = e.fits;
+  if (const auto& measured = cell.measured(phase)) {
+    set_spread(json, "measured_ms", scaled(measured->step_s, 1e3));
+    set_spread(json, "bound_ms", scaled(measured->bound_s, 1e3));
+    set_spread(json, "measured_over_bound", measured->ratio);
+  }
   json["kwh_per_million_tokens"] = known(costs.energy(e.tokens_per_s));
   json["price_per_million_tokens"] = known(costs.price(e.tokens_per_s));
   return json;
@@ -205,17 +243,20 @@ Json roofline_json(const RooflineRun& run) {
   for (const rl::Device& d : run.devices) devices.push_back(device_json(d));
   Json& phases = json["phases"] = Json::array();
   Json& ops = json["ops"] = Json::array();
+  Json stages = Json::array();
   for (const RooflineCell& cell : run.cells) {
     for (const rl::Phase phase : {rl::Phase::prefill, rl::Phase::decode}) {
       phases.push_back(phase_json(run, cell, phase));
+      append_stages(stages, run, cell, phase);
       const rl::Estimate& e = phase == rl::Phase::prefill ? cell.prefill : cell.decode;
       for (const rl::OpEstimate& op : e.ops) {
         Json& row = ops.emplace_back();
         set_case(row, run, cell, phase);
-        row.update(op_json(op));
+        row.update(op_json(op, cell.measured(phase)));
       }
     }
   }
+  if (!stages.empty()) json["stages"] = stages;
   json["what_if"] = what_if_json(run);
   return json;
 }
@@ -223,17 +264,19 @@ Json roofline_json(const RooflineRun& run) {
 std::string roofline_csv(const RooflineRun& run) {
   Table table;
   table.row({"phase", "device", "batch", "context", "scheme", "kv", "name", "count", "bytes",
-             "operations", "intensity", "bound", "min_time_ns"});
+             "operations", "intensity", "bound", "min_time_ns", "measured_ns"});
   for (const RooflineCell& cell : run.cells) {
     for (const rl::Estimate* e : {&cell.prefill, &cell.decode}) {
       for (const rl::OpEstimate& op : e->ops) {
+        const Json measured = measured_ns(op, cell.measured(e->workload.phase));
         table.row({std::string(rl::to_string(e->workload.phase)), run.devices[cell.device].id,
                    std::to_string(cell.what.batch), std::to_string(cell.what.context),
                    cell.what.scheme, cell.what.kv, op.cost.name, std::to_string(op.cost.count),
                    std::to_string(op.cost.bytes()), std::to_string(op.cost.operations),
                    fmt::format("{:.6g}", op.cost.intensity()),
                    op.is_compute_bound ? "compute" : "memory",
-                   fmt::format("{:.6g}", op.min_time_s * 1e9)});
+                   fmt::format("{:.6g}", op.min_time_s * 1e9),
+                   measured.is_null() ? "" : fmt::format("{:.6g}", measured.get<double>())});
       }
     }
   }

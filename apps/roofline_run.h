@@ -32,6 +32,18 @@ struct RooflineCase {
   std::string kv;
 };
 
+/// What a run took, beside the bound by ceilings of the same minutes; seconds.
+struct MeasuredPhase {
+  struct Stage {
+    Spread seconds;
+    double bound_s = 0;  // median
+  };
+  Spread step_s;
+  Spread bound_s;             // of the stages that were timed
+  Spread ratio;               // of each round, step_s / bound_s
+  std::vector<Stage> stages;  // of roofline_stages()
+};
+
 /// Both phases of one case on one device.
 struct RooflineCell {
   size_t device = 0;
@@ -39,7 +51,12 @@ struct RooflineCell {
   rl::Estimate prefill;
   rl::Estimate decode;
   int64_t ffn_compute_bound_batch = 0;
+  std::optional<MeasuredPhase> measured_prefill = {};
+  std::optional<MeasuredPhase> measured_decode = {};
 
+  const std::optional<MeasuredPhase>& measured(rl::Phase phase) const {
+    return phase == rl::Phase::prefill ? measured_prefill : measured_decode;
+  }
   double ttft_ms() const { return prefill.step_s * 1e3; }
   double tpot_ms() const { return decode.step_s * 1e3; }
 };

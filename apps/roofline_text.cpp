@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "roofline_run.h"
+#include "roofline_stages.h"
 
 namespace qllm::app {
 std::string figure(double value) {
@@ -195,10 +196,36 @@ std::string op_table(const RooflineRun& run, size_t device, rl::Phase phase) {
                      run.devices[device].id, cell.what.batch, cell.what.context, table.text());
 }
 
+// The run beside the bound, stage by stage.
+std::string measured_table(const RooflineRun& run, const RooflineCell& cell, rl::Phase phase) {
+  const std::optional<MeasuredPhase>& m = cell.measured(phase);
+  if (!m) return "";
+  std::string text = fmt::format("\n{} measured on {}: batch {}, context {}, {}\n",
+                                 rl::to_string(phase), run.devices[cell.device].id, cell.what.batch,
+                                 cell.what.context, cell.what.scheme);
+  Table table;
+  table.row({"stage", "least ms", "measured", "", "x", "share"});
+  const auto ms = [](double seconds) { return figure(seconds * 1e3); };
+  const auto range = [&](const Spread& s) { return fmt::format("({}-{})", ms(s.min), ms(s.max)); };
+  for (size_t i = 0; i < m->stages.size(); ++i) {
+    const MeasuredPhase::Stage& stage = m->stages[i];
+    if (stage.seconds.median <= 0) continue;
+    const double bound = stage.bound_s;
+    table.row({roofline_stages()[i].title, bound > 0 ? ms(bound) : "-", ms(stage.seconds.median),
+               range(stage.seconds), bound > 0 ? figure(stage.seconds.median / bound) : "-",
+               percent(stage.seconds.median / m->step_s.median)});
+  }
+  table.row({"all", ms(m->bound_s.median), ms(m->step_s.median), range(m->step_s),
+             figure(m->ratio.median), "100 %"});
+  return text + table.text() +
+         fmt::format("measured / at least, round by round: {:.2f} ({:.2f}-{:.2f})\n",
+                     m->ratio.median, m->ratio.min, m->ratio.max);
+}
+
 std::string heading(const RooflineRun& run) {
   const RooflineCase& first = run.cases.front();
   const rl::Shape& s = run.shape;
-  return fmt::format("{}: {} weights {}, KV {} {} a token; batch {}, context {}\n",
+  return fmt::format("{}\n{} weights {}, KV {} {} a token; batch {}, context {}\n",
                      short_name(s.name), first.scheme,
                      human_bytes(rl::weight_bytes(s, first.scheme)), first.kv,
                      human_bytes(rl::kv_bytes_per_token(s, first.kv)), first.batch, first.context) +
@@ -211,6 +238,10 @@ std::string roofline_text(const RooflineRun& run, bool with_ops) {
   std::string text = heading(run);
   for (size_t d = 0; d < run.devices.size(); ++d) text += in_short(run, d);
   for (size_t d = 1; d < run.devices.size(); ++d) text += comparison(run, d);
+  for (const RooflineCell& cell : run.cells) {
+    text += measured_table(run, cell, rl::Phase::decode);
+    text += measured_table(run, cell, rl::Phase::prefill);
+  }
   text += "\n" + phase_table(run, rl::Phase::decode) + "\n" + phase_table(run, rl::Phase::prefill);
   for (size_t d = 0; d < run.devices.size(); ++d) {
     text += fmt::format("\nwhat would help decode at batch {} on {}\n", run.cases.front().batch,

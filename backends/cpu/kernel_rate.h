@@ -13,8 +13,8 @@
 namespace qllm::cpu {
 
 /// The kernel that a linear of `tokens` tokens takes on this tier (`onednn`: where it is used), by
-/// all workers at once on 256 outputs x 1024 inputs each: the best of five runs, in 1e12 operations
-/// a second; a multiply-add is two. 0 where the weights are f32, where there are no tokens or more
+/// all workers at once on 256 outputs x 1024 inputs each, for about 20 ms; in 1e12 operations a
+/// second, a multiply-add is two. 0 where the weights are f32, where there are no tokens or more
 /// than 4096, and where oneDNN computes. Throws out_of_memory.
 double measure_kernel_tops(WorkerPool& pool, Isa isa, bool onednn, const WeightFormat& format,
                            int64_t tokens);

@@ -677,6 +677,9 @@ class Roofline(Case):
         self.assertEqual(len(ops), 17)
         self.assertEqual(worked, ops)
 
+    TINY_SHAPE = {"model_type": "llama", "vocab_size": 512, "hidden_size": 64, "intermediate_size": 192,
+                  "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}  # fmt: skip
+
     def test_a_model_file_and_this_cpu(self):
         document = self.json(qllm("roofline", TINY, "--device", "cpu", "--batch", 1, "--context", 64, "--json"))
         cpu = document["devices"][0]
@@ -690,7 +693,40 @@ class Roofline(Case):
         self.assertIn(sum(read.values()) - model["bytes_per_token"], (0, read["norm"]))
         kept = self.works(qllm("roofline", TINY, "--device", "l4", "--scheme", "keep", "--csv")).decode().splitlines()
         self.assertTrue(kept[0].startswith("phase,device,batch,context,scheme,kv,name,"))
-        self.assertEqual({line.count(",") for line in kept}, {12})
+        self.assertEqual({line.count(",") for line in kept}, {13})
+
+    def test_measured_beside_predicted(self):
+        arguments = ["--device", "cpu", "--batch", "1,2", "--context", 20, "--measure", "--repeat", 2]
+        document = self.json(qllm("roofline", TINY, *arguments, "--json"))
+        for phase in document["phases"]:
+            self.assertLessEqual(phase["measured_over_bound_min"], phase["measured_over_bound"])
+            self.assertGreater(phase["measured_over_bound_min"], 0)
+
+            def alike(row, phase=phase):
+                return all(row[key] == phase[key] for key in ("phase", "device", "batch"))
+
+            stages = [stage for stage in document["stages"] if alike(stage)]
+            self.assertGreater(sum(stage["measured_ns"] for stage in stages), 0.5e6 * phase["measured_ms"])
+            measured = {op["name"]: op["measured_ns"] for op in document["ops"] if alike(op)}
+            for stage in stages:
+                if stage["min_time_ns"] > 0:  # ops that run as one share its time
+                    self.assertTrue(all(measured[op] is not None for op in stage["ops"] if op in measured))
+            wanted = {"embedding", "norm", "qkv", "rope", "attention", "o", "ffn_in", "ffn_out", "rest"}
+            wanted |= {"lm_head"} if phase["phase"] == "decode" else set()
+            self.assertGreaterEqual({stage["name"] for stage in stages}, wanted)
+        shape = path("tiny.json", json.dumps(self.TINY_SHAPE).encode())
+        text = self.works(qllm("roofline", "--config", shape, *arguments)).decode()
+        self.assertLessEqual(max(map(len, text.splitlines())), 80, text)
+        for word in ("decode measured on cpu: batch 2", "gate, up, SwiGLU", "round by round"):
+            self.assertIn(word, text)
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "l4", "--measure"), 2, "--measure")
+        self.fails(qllm("roofline", "--preset", "mixtral-8x7b", "--device", "cpu", "--measure"), 1, "experts")
+        self.fails(qllm("roofline", "--preset", "llama-8b", "--device", "cpu", "--measure", "--batch", 65), 2, "--batch")
+
+    def test_a_cuda_device_where_there_is_none(self):
+        result = qllm("roofline", "--preset", "llama-8b", "--device", "cuda")
+        if result.returncode != 0:
+            self.fails(result, 1, "cuda")
 
     def test_config(self):
         config = {"model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336,

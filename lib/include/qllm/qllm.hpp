@@ -233,6 +233,7 @@ class QLLM_API Model {
 
  private:
   friend class Session;
+  friend class StepTimer;
   explicit Model(std::shared_ptr<ModelImpl> impl);
   std::shared_ptr<ModelImpl> impl_;
 };

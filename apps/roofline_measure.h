@@ -1,0 +1,38 @@
+// `qllm roofline --measure`: the model runs, and what its stages took stands beside what they take
+// at least, by ceilings that are measured before and behind each round.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "qllm/step_timer.hpp"
+#include "roofline_run.h"
+
+namespace qllm::app {
+
+struct MeasureLengths {
+  int repeat = 5;  // rounds of decode
+  int steps = 8;   // of a round
+};
+
+/// Opens the model of the run as one of its devices holds it. Kept while its case is alike.
+using OpenFn = std::function<Model(const std::string& device, const RooflineCase& what)>;
+
+/// Runs all cases on the devices of this machine; fills RooflineCell::measured_…, and takes their
+/// estimates anew, by the ceilings of the same minutes. Throws Error, Interrupted.
+void measure_cells(RooflineRun& run, const OpenFn& open, const MeasureLengths& lengths);
+
+/// What one round (of decode: some steps; of prefill: all of them) took, and its bound.
+struct MeasuredRound {
+  double seconds = 0;                 // of a step of decode; of the whole prompts
+  std::vector<double> stage_seconds;  // of roofline_stages()
+  rl::Estimate bound;
+};
+
+/// Adds up timed steps: all of them, divided by `count`.
+MeasuredRound add_up(const std::vector<TimedStep>& steps, double count);
+
+/// Medians and ranges over rounds. A stage that was not timed has no part in the bound.
+MeasuredPhase compare(const std::vector<MeasuredRound>& rounds);
+
+}  // namespace qllm::app

@@ -1,0 +1,56 @@
+#include "qllm/step_timer.hpp"
+
+#include <mutex>
+#include <utility>
+
+#include "backend/profile.h"
+#include "backend/profile_summary.h"
+#include "engine/loaded_model.h"
+
+namespace qllm {
+
+struct StepTimer::Impl {
+  explicit Impl(std::shared_ptr<ModelImpl> timed) : model(std::move(timed)) {
+    const std::lock_guard lock(replica().plan_mutex);
+    replica().plan->set_recorder(&recorder);
+    try {
+      recorder.prepare();
+    } catch (...) {
+      replica().plan->set_recorder(nullptr);
+      throw;
+    }
+  }
+  ~Impl() {
+    const std::lock_guard lock(replica().plan_mutex);
+    replica().plan->set_recorder(nullptr);
+  }
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+
+  Replica& replica() const { return model->replicas.front(); }
+
+  std::shared_ptr<ModelImpl> model;
+  StepRecorder recorder;
+};
+
+StepTimer::StepTimer(const Model& model) : impl_(std::make_unique<Impl>(model.impl_)) {}
+StepTimer::~StepTimer() = default;
+
+std::vector<TimedStep> StepTimer::take() {
+  const std::lock_guard lock(impl_->replica().plan_mutex);
+  std::vector<TimedStep> steps;
+  const auto count = static_cast<int64_t>(impl_->recorder.steps().size());
+  for (int64_t i = 0; i < count; ++i) {
+    const StepTimes times = summarize(impl_->recorder, i, 1);
+    TimedStep& step = steps.emplace_back();
+    step.ns = times.step_ns.median;
+    step.tokens = impl_->recorder.steps()[static_cast<size_t>(i)].tokens;
+    for (const StageTime& stage : times.stages) {
+      step.stages.push_back({stage.stage.label, stage.stage.kind, stage.ns.median});
+    }
+  }
+  impl_->recorder.clear();
+  return steps;
+}
+
+}  // namespace qllm
