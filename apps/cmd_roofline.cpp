@@ -34,7 +34,7 @@ struct RooflineOptions {
   double price = 0;
   std::string html;
   bool json = false, csv = false, ops = false, list_devices = false, measure = false;
-  MeasureLengths lengths;
+  int repeat = 7;
   int threads = 0;
   std::string cpus, isa;
   bool quiet = false;
@@ -107,7 +107,7 @@ void RooflineOptions::add_to(CLI::App& command) {
   command.add_flag("--measure", measure,
                    "also run the model on cpu or cuda (random weights of a --preset or --config), "
                    "and set what its ops took beside their bounds");
-  command.add_option("--repeat", lengths.repeat, "of --measure: rounds of 8 steps of decode")
+  command.add_option("--repeat", repeat, "of --measure: rounds of decode, some steps each")
       ->check(CLI::Range(1, 10000))
       ->type_name("N")
       ->capture_default_str();
@@ -175,7 +175,7 @@ rl::Device measure(const std::string& name, const RooflineOptions& options,
                    const std::vector<RooflineCase>& cases) {
   const InterruptScope scope;
   const auto bar = std::make_shared<ProgressBar>(!options.quiet);
-  const rl::Device device =
+  rl::Device device =
       measure_local(name, options.common(name).open_options(bar), kernel_question(cases));
   bar->clear();
   throw_if_interrupted();
@@ -222,7 +222,7 @@ void run_the_model(RooflineRun& run, const RooflineOptions& options) {
     return options.model.empty() ? open_synthetic(synthetic_shape(run.shape), common)
                                  : open_model(options.model, common);
   };
-  measure_cells(run, open, options.lengths);
+  measure_cells(run, open, options.repeat);
 }
 
 /// What --measure cannot do, before anything is measured.

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <deque>
-#include <optional>
 #include <utility>
 
 #include "bench_plan.h"
@@ -15,6 +14,10 @@
 namespace qllm::app {
 namespace {
 
+// A round is short: what the machine gives changes within tenths of a second, and both ceilings
+// must be those of the steps between them.
+constexpr double kRoundSeconds = 0.15;
+constexpr int kMostSteps = 8;
 constexpr int64_t kStepTokens = 512;  // of prefill: OpenOptions::max_batch_tokens
 
 MachineCeilings middle(const MachineCeilings& a, const MachineCeilings& b) {
@@ -51,14 +54,15 @@ rl::Device median_device(const std::vector<rl::Device>& rounds) {
 /// One case on one device.
 class CaseRun {
  public:
-  CaseRun(const Model& model, const RooflineRun& run, const RooflineCell& cell)
+  CaseRun(const Model& model, StepTimer& timer, const RooflineRun& run, RooflineCell& cell)
       : model_(model),
+        timer_(timer),
+        cell_(cell),
         shape_(run.shape),
         name_(run.devices[cell.device].id),
         machine_(model.machine()),
         what_(cell.what),
-        prompt_(fixed_ids(what_.context - 1, model.info().vocab_size)),
-        timer_(model) {
+        prompt_(fixed_ids(what_.context - 1, model.info().vocab_size)) {
     for (int64_t i = 0; i < what_.batch; ++i) sessions_.emplace_back(model, what_.context);
     for (Session& session : sessions_) together_.push_back(&session);
     ids_.assign(sessions_.size(), prompt_.empty() ? 0 : prompt_.front());
@@ -70,32 +74,43 @@ class CaseRun {
     if (prefill > 0 && prefill != what_.batch) question_.tokens.push_back(prefill);
   }
 
-  std::optional<MeasuredPhase> prefill() {
-    if (prompt_.empty()) return std::nullopt;
-    timer_.take();
-    const MachineCeilings before = model_.measure_ceilings(question_);
-    for (Session& session : sessions_) {
-      session.prefill(prompt_);
-      throw_if_interrupted();
+  /// What decode stands behind.
+  void prefill() {
+    if (!prompt_.empty()) {
+      timer_.take();
+      const MachineCeilings before = model_.measure_ceilings(question_);
+      for (Session& session : sessions_) {
+        session.prefill(prompt_);
+        throw_if_interrupted();
+      }
+      cell_.measured_prefill = compare({finish(before, rl::Phase::prefill, what_.context - 1, 1)});
     }
-    return compare({finish(before, rl::Phase::prefill, what_.context - 1, 1)});
+    timer_.take();
+    step();  // touches what the rounds will use
+    const std::vector<TimedStep> warm = timer_.take();
+    const double took = warm.empty() ? 0 : static_cast<double>(warm.front().ns) * 1e-9;
+    steps_ = took * kMostSteps > kRoundSeconds ? std::max(1, static_cast<int>(kRoundSeconds / took))
+                                               : kMostSteps;
   }
 
   /// Behind prefill().
-  MeasuredPhase decode(const MeasureLengths& lengths) {
-    step();  // touches what the rounds will use
-    std::vector<MeasuredRound> rounds;
-    for (int i = 0; i < lengths.repeat; ++i) {
-      timer_.take();
-      const MachineCeilings before = model_.measure_ceilings(question_);
-      for (int s = 0; s < lengths.steps; ++s) step();
-      rounds.push_back(finish(before, rl::Phase::decode, what_.context, lengths.steps));
-      devices_.push_back(device_);
-    }
-    return compare(rounds);
+  void decode() {
+    timer_.take();
+    const MachineCeilings before = model_.measure_ceilings(question_);
+    for (int i = 0; i < steps_; ++i) step();
+    rounds_.push_back(finish(before, rl::Phase::decode, what_.context, steps_));
+    devices_.push_back(device_);
   }
 
-  rl::Device median() const { return median_device(devices_); }
+  /// Into the cell. Behind the last round.
+  void conclude() {
+    cell_.measured_decode = compare(rounds_);
+    const rl::Device now = median_device(devices_);
+    for (rl::Estimate* e : {&cell_.prefill, &cell_.decode}) {
+      *e = rl::estimate(shape_, e->workload, now);
+    }
+    cell_.ceilings = now;
+  }
 
  private:
   void step() {
@@ -114,19 +129,22 @@ class CaseRun {
   }
 
   const Model& model_;
+  StepTimer& timer_;
+  RooflineCell& cell_;
   const rl::Shape& shape_;
   std::string name_;
   MachineInfo machine_;
   RooflineCase what_;
   std::vector<int32_t> prompt_;
-  StepTimer timer_;
   std::deque<Session> sessions_;
   std::vector<Session*> together_;
   std::vector<int32_t> ids_;
   std::vector<float> logits_;
   KernelQuestion question_;
   rl::Device device_;
-  std::vector<rl::Device> devices_;  // of the rounds of decode
+  int steps_ = 1;                      // of a round
+  std::vector<MeasuredRound> rounds_;  // of decode
+  std::vector<rl::Device> devices_;    // of those
 };
 
 bool is_alike(const RooflineCell& a, const RooflineCell& b) {
@@ -183,29 +201,24 @@ MeasuredPhase compare(const std::vector<MeasuredRound>& rounds) {
   return phase;
 }
 
-void measure_cells(RooflineRun& run, const OpenFn& open, const MeasureLengths& lengths) {
+void measure_cells(RooflineRun& run, const OpenFn& open, int rounds) {
   const InterruptScope scope;
-  std::optional<Model> model;
-  const RooflineCell* opened = nullptr;
-  for (RooflineCell& cell : run.cells) {
-    const rl::Device& device = run.devices[cell.device];
-    if (!device.measured) continue;
-    if (opened == nullptr || !is_alike(*opened, cell)) {
-      model.reset();  // before the next one takes memory
-      model.emplace(open(device.id, cell.what));
-      opened = &cell;
+  for (size_t first = 0; first < run.cells.size();) {
+    const RooflineCell& head = run.cells[first];
+    size_t end = first;
+    while (end < run.cells.size() && is_alike(head, run.cells[end])) ++end;
+    if (run.devices[head.device].measured) {
+      const Model model = open(run.devices[head.device].id, head.what);
+      StepTimer timer(model);
+      std::deque<CaseRun> cases;  // by turns: all meet the machine at its best and its worst
+      for (size_t i = first; i < end; ++i) cases.emplace_back(model, timer, run, run.cells[i]);
+      for (CaseRun& one : cases) one.prefill();
+      for (int round = 0; round < rounds; ++round) {
+        for (CaseRun& one : cases) one.decode();
+      }
+      for (CaseRun& one : cases) one.conclude();
     }
-    CaseRun one(*model, run, cell);
-    cell.measured_prefill = one.prefill();
-    cell.measured_decode = one.decode(lengths);
-    const rl::Device now = one.median();
-    const auto again = [&](const rl::Estimate& e) {
-      return rl::estimate(run.shape, e.workload, now);
-    };
-    cell.prefill = again(cell.prefill);
-    cell.decode = again(cell.decode);
-    cell.ffn_compute_bound_batch =
-        rl::ffn_compute_bound_batch(run.shape, cell.decode.workload, device);
+    first = end;
   }
 }
 

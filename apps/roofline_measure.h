@@ -10,17 +10,13 @@
 
 namespace qllm::app {
 
-struct MeasureLengths {
-  int repeat = 5;  // rounds of decode
-  int steps = 8;   // of a round
-};
-
-/// Opens the model of the run as one of its devices holds it. Kept while its case is alike.
+/// Opens the model of the run as one of its devices holds it.
 using OpenFn = std::function<Model(const std::string& device, const RooflineCase& what)>;
 
-/// Runs all cases on the devices of this machine; fills RooflineCell::measured_…, and takes their
-/// estimates anew, by the ceilings of the same minutes. Throws Error, Interrupted.
-void measure_cells(RooflineRun& run, const OpenFn& open, const MeasureLengths& lengths);
+/// Runs all cases on the devices of this machine, those of one scheme by turns; fills
+/// RooflineCell::measured_…, and takes their estimates anew, by the ceilings of the same minutes.
+/// Throws Error, Interrupted.
+void measure_cells(RooflineRun& run, const OpenFn& open, int rounds);
 
 /// What one round (of decode: some steps; of prefill: all of them) took, and its bound.
 struct MeasuredRound {

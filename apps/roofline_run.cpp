@@ -144,6 +144,7 @@ Json phase_json(const RooflineRun& run, const RooflineCell& cell, rl::Phase phas
     set_spread(json, "measured_ms", scaled(measured->step_s, 1e3));
     set_spread(json, "bound_ms", scaled(measured->bound_s, 1e3));
     set_spread(json, "measured_over_bound", measured->ratio);
+    json["ceilings"] = device_json(*cell.ceilings);
   }
   json["kwh_per_million_tokens"] = known(costs.energy(e.tokens_per_s));
   json["price_per_million_tokens"] = known(costs.price(e.tokens_per_s));

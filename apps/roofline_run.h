@@ -53,6 +53,7 @@ struct RooflineCell {
   int64_t ffn_compute_bound_batch = 0;
   std::optional<MeasuredPhase> measured_prefill = {};
   std::optional<MeasuredPhase> measured_decode = {};
+  std::optional<rl::Device> ceilings = {};  // of the rounds of decode, where they were measured
 
   const std::optional<MeasuredPhase>& measured(rl::Phase phase) const {
     return phase == rl::Phase::prefill ? measured_prefill : measured_decode;
