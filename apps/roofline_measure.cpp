@@ -95,8 +95,9 @@ class CaseRun {
 
   /// Behind prefill().
   void decode() {
-    timer_.take();
     const MachineCeilings before = model_.measure_ceilings(question_);
+    step();  // the ceilings have put the workers to sleep and the model's buffers out of the caches
+    timer_.take();
     for (int i = 0; i < steps_; ++i) step();
     rounds_.push_back(finish(before, rl::Phase::decode, what_.context, steps_));
     devices_.push_back(device_);

@@ -37,8 +37,8 @@ class Operands {
         out_(static_cast<size_t>(tokens * kOutputs) * sizeof(int32_t), {}),
         scales_(static_cast<size_t>(tokens * groups_), 0.01F),
         sums_(static_cast<size_t>(tokens * groups_), 1) {
-    // Codes about zero, none near the largest: a kernel may lean on that (dot_u8s8s32_bytes_avx2),
-    // and a ceiling is of the easiest case.
+    // As a row of normal values is that its largest scales: behind a norm, and weights. A kernel
+    // may lean on it (dot_u8s8s32_bytes_avx2).
     uint64_t state = 1;
     auto* x = x_.as<uint8_t>();
     for (size_t i = 0; i < x_.bytes(); ++i) x[i] = bell(&state, in_groups() ? 0 : 128);
@@ -66,12 +66,12 @@ class Operands {
     return kOutputs / kBlockN * format_.groups.column_bytes(k_);
   }
 
-  /// Four random bytes: of mean `zero`, 25 from it as a rule, 85 at most.
+  /// Four random bytes: of mean `zero`, standard deviation 37, at most 127 from it.
   static uint8_t bell(uint64_t* state, int zero) {
     *state = *state * 6364136223846793005U + 1442695040888963407U;  // Knuth's MMIX generator
     const auto bits = static_cast<uint32_t>(*state >> 32U);
     const uint32_t sum = (bits & 255U) + (bits >> 8U & 255U) + (bits >> 16U & 255U) + (bits >> 24U);
-    return static_cast<uint8_t>(static_cast<int>(sum / 6) - 85 + zero);
+    return static_cast<uint8_t>(static_cast<int>(sum / 4) - 127 + zero);
   }
 
   void compute_rows(const DotKernel& kernel) const noexcept {
