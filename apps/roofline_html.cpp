@@ -6,6 +6,7 @@
 
 #include "roofline_plots.h"
 #include "roofline_run.h"
+#include "roofline_stages.h"
 
 namespace qllm::app {
 namespace {
@@ -84,27 +85,35 @@ bool has_costs(const RooflineRun& run) {
                      [](const Costs& c) { return c.is_given(); });
 }
 
+// What all cases agree in stands above the table.
+bool varies(const RooflineRun& run, bool (*differ)(const RooflineCase&, const RooflineCase&)) {
+  return std::any_of(run.cases.begin(), run.cases.end(),
+                     [&](const RooflineCase& c) { return differ(c, run.cases.front()); });
+}
+
 std::string ceilings_table(const RooflineRun& run) {
-  std::vector<std::string> heading = {"device",          "batch", "context",  "weights",
-                                      "decode tokens/s", "TPOT",  "bound by", "prefill tokens/s",
-                                      "bound by",        "TTFT"};
+  using Case = RooflineCase;
+  const bool contexts =
+      varies(run, [](const Case& a, const Case& b) { return a.context != b.context; });
+  const bool schemes =
+      varies(run, [](const Case& a, const Case& b) { return a.scheme != b.scheme; });
+  std::vector<std::string> heading = {"device", "batch"};
+  if (contexts) heading.emplace_back("context");
+  if (schemes) heading.emplace_back("weights");
+  heading.insert(heading.end(),
+                 {"decode tokens/s", "TPOT", "bound by", "prefill tokens/s", "bound by", "TTFT"});
   if (has_costs(run)) heading.insert(heading.end(), {"kWh per M tokens", "price per M"});
   heading.emplace_back("memory");
   HtmlTable table(heading);
   for (const RooflineCell& cell : run.cells) {
-    const rl::Device& d = run.devices[cell.device];
     const Costs& costs = run.costs[cell.device];
     const double rate = cell.decode.tokens_per_s;
-    std::vector<std::string> row = {d.id,
-                                    std::to_string(cell.what.batch),
-                                    std::to_string(cell.what.context),
-                                    cell.what.scheme,
-                                    figure(rate),
-                                    milliseconds(cell.decode.step_s),
-                                    bound(cell.decode),
-                                    figure(cell.prefill.tokens_per_s),
-                                    bound(cell.prefill),
-                                    milliseconds(cell.prefill.step_s)};
+    std::vector<std::string> row = {run.devices[cell.device].id, std::to_string(cell.what.batch)};
+    if (contexts) row.push_back(std::to_string(cell.what.context));
+    if (schemes) row.push_back(cell.what.scheme);
+    row.insert(row.end(), {figure(rate), milliseconds(cell.decode.step_s), bound(cell.decode),
+                           figure(cell.prefill.tokens_per_s), bound(cell.prefill),
+                           milliseconds(cell.prefill.step_s)});
     if (has_costs(run)) {
       row.insert(row.end(), {known(costs.energy(rate)), known(costs.price(rate))});
     }
@@ -158,6 +167,36 @@ std::string ops_table(const RooflineRun& run, size_t device, const rl::Estimate&
          table.text();
 }
 
+// Every run, stage by stage.
+std::string measured_tables(const RooflineRun& run) {
+  std::string text;
+  const auto ms = [](double seconds) { return figure(seconds * 1e3); };
+  for (const RooflineCell& cell : run.cells) {
+    for (const rl::Phase phase : {rl::Phase::decode, rl::Phase::prefill}) {
+      const std::optional<MeasuredPhase>& m = cell.measured(phase);
+      if (!m) continue;
+      HtmlTable table({"stage", "at least, ms", "measured, ms", "least to most", "ratio"});
+      const auto row = [&](const std::string& name, double bound, const Spread& took) {
+        table.row({name, known(bound * 1e3), ms(took.median),
+                   fmt::format("{} – {}", ms(took.min), ms(took.max)),
+                   bound > 0 ? figure(took.median / bound) : "–"});
+      };
+      for (size_t i = 0; i < m->stages.size(); ++i) {
+        const MeasuredPhase::Stage& stage = m->stages[i];
+        if (stage.seconds.median > 0) {
+          row(roofline_stages()[i].title, stage.bound_s, stage.seconds);
+        }
+      }
+      row("all", m->bound_s.median, m->step_s);
+      text += fmt::format("<h3>{} on {}: batch {}, context {}, {}</h3>\n", rl::to_string(phase),
+                          escaped(run.devices[cell.device].id), cell.what.batch, cell.what.context,
+                          escaped(cell.what.scheme)) +
+              table.text();
+    }
+  }
+  return text.empty() ? text : "<h2>Measured beside the bounds</h2>\n" + text;
+}
+
 std::string devices_table(const RooflineRun& run) {
   HtmlTable table({"device", "GB/s", "int8 TOPS", "fp16 TFLOPS", "fp32 TFLOPS",
                    "FFN compute-bound from batch", "figures from"});
@@ -193,6 +232,7 @@ std::string page_body(const RooflineRun& run) {
       first.context);
   body += in_short(run) + ceilings_table(run);
   for (const Plot& plot : roofline_plots(run)) body += plot_figure(plot);
+  body += measured_tables(run);
   body += fmt::format("<h2>What would help decode at batch {}</h2>\n", first.batch);
   body += advice_table(run) + "<h2>Devices</h2>\n" + devices_table(run);
   body += fmt::format("<h2>Every op, batch {}, context {}</h2>\n", first.batch, first.context);

@@ -38,7 +38,7 @@ std::string terminal(const Paper& paper, int height) {
       "set tics nomirror\n"
       "set grid xtics ytics lc rgb '#dddddd' lw 0.7\n"
       "set key below noenhanced samplen 1.5 spacing 1.1\n"
-      "set xlabel offset 0,0.4\n",
+      "set xlabel offset 0,0.8\n",
       paper.width, height, paper.font);
 }
 

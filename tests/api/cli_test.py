@@ -5,6 +5,7 @@ TINY.gguf is the model of make_tiny_model: random weights, 300 tokens, ChatML, a
 """
 
 import array
+import html
 import json
 import math
 import os
@@ -768,7 +769,7 @@ class Roofline(Case):
         if shutil.which("gnuplot") is None:
             print("[skipped] roofline page: no gnuplot")
             return
-        self.works(qllm("roofline", *self.CASE, "h100-sxm,epyc-9654", "--html", page))
+        self.works(qllm("roofline", *self.CASE, "h100-sxm,epyc-9654", "--power", 500, "--html", page))
         with open(page, encoding="utf-8") as file:
             text = file.read()
         root = xml.etree.ElementTree.fromstring(text)  # well-formed
@@ -785,6 +786,39 @@ class Roofline(Case):
                     self.assertIn(label, shown)
         ids = [e.get("id") for e in root.iter() if e.get("id")]
         self.assertEqual(len(ids), len(set(ids)))
+
+    def test_html_in_a_browser(self):
+        """What a browser makes of the page: every plot in sight, its letters large enough, nothing wider than the window."""
+        browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        if browser is None or shutil.which("gnuplot") is None:
+            print("[skipped] roofline page in a browser: no Chromium or no gnuplot")
+            return
+        page = path("browsed.html")
+        self.works(qllm("roofline", *self.CASE, "h100-sxm,epyc-9654", "--html", page))
+        with open(page, encoding="utf-8") as file:
+            text = file.read()
+        script = """<script>window.onload = () => {
+          const plots = [...document.querySelectorAll("figure svg")].filter(svg => svg.getBoundingClientRect().width > 0);
+          document.title = "SEEN" + JSON.stringify({width: window.innerWidth, needed: document.documentElement.scrollWidth,
+            plots: plots.map(svg => ({box: svg.getBoundingClientRect().toJSON(), text: svg.textContent,
+              letters: Math.min(...[...svg.querySelectorAll("text")].map(t => t.getBoundingClientRect().height))}))})};
+          </script>"""
+        with open(page, "w", encoding="utf-8") as file:
+            file.write(text.replace("</body>", script + "</body>"))
+        for width in (1200, 400):
+            result = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={path('profile')}",
+                                     f"--window-size={width},2000", "--dump-dom", "file://" + page],
+                                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, timeout=120)  # fmt: skip
+            seen = re.search(r"<title>SEEN(.*?)</title>", result.stdout.decode("utf-8", "replace"), re.S)
+            self.assertIsNotNone(seen, f"{browser} ran no script")
+            seen = json.loads(html.unescape(seen[1]))
+            self.assertLessEqual(seen["needed"], seen["width"])
+            self.assertEqual(len(seen["plots"]), 4)
+            for plot, axes in zip(seen["plots"], (("per byte)", "per second)"), ("(ms)",), ("(ms)",), ("sequences", "tokens per second"))):
+                self.assertGreater(plot["box"]["width"], 0.85 * min(seen["width"], 1000))
+                self.assertGreaterEqual(plot["letters"], 8)
+                for axis in axes:
+                    self.assertIn(axis, re.sub(r"\s+", " ", plot["text"]))
 
     def test_hostile_names_stay_text(self):
         name = path("<b>`touch pwned`$(x)&.json", b'{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}')  # fmt: skip
