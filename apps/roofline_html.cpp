@@ -59,7 +59,7 @@ std::string escaped(const std::string& text) {
 /// Cells are escaped; those of the columns named in `prose` may wrap.
 class HtmlTable {
  public:
-  explicit HtmlTable(std::vector<std::string> heading) {
+  explicit HtmlTable(const std::vector<std::string>& heading) {
     text_ = "<div class=\"scroll\"><table><thead><tr>";
     for (const std::string& cell : heading) text_ += "<th>" + escaped(cell) + "</th>";
     text_ += "</tr></thead><tbody>\n";
