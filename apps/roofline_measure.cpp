@@ -165,6 +165,7 @@ MeasuredRound add_up(const std::vector<TimedStep>& steps, double count) {
       rest -= ns;
     }
     round.stage_seconds.back() += rest / count * 1e-9;
+    round.waited += static_cast<double>(step.waited_ns) / count * 1e-9;
     round.seconds += static_cast<double>(step.ns) / count * 1e-9;
   }
   return round;
@@ -175,6 +176,7 @@ MeasuredPhase compare(const std::vector<MeasuredRound>& rounds) {
   std::vector<double> seconds;
   std::vector<double> bounds;
   std::vector<double> ratios;
+  std::vector<double> waits;
   std::vector<std::vector<double>> stage_seconds(stages);
   std::vector<std::vector<double>> stage_bounds(stages);
   for (const MeasuredRound& round : rounds) {
@@ -190,12 +192,14 @@ MeasuredPhase compare(const std::vector<MeasuredRound>& rounds) {
     }
     seconds.push_back(round.seconds);
     bounds.push_back(bound);
+    waits.push_back(round.seconds > 0 ? round.waited / round.seconds : 0);
     ratios.push_back(bound > 0 ? round.seconds / bound : 0);
   }
   MeasuredPhase phase;
   phase.step_s = spread_of(seconds);
   phase.bound_s = spread_of(bounds);
   phase.ratio = spread_of(ratios);
+  phase.waiting_share = spread_of(waits);
   for (size_t i = 0; i < stages; ++i) {
     phase.stages.push_back({spread_of(stage_seconds[i]), spread_of(stage_bounds[i]).median});
   }

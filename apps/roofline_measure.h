@@ -21,6 +21,7 @@ void measure_cells(RooflineRun& run, const OpenFn& open, int rounds);
 /// What one round (of decode: some steps; of prefill: all of them) took, and its bound.
 struct MeasuredRound {
   double seconds = 0;                 // of a step of decode; of the whole prompts
+  double waited = 0;                  // of it, by a worker for the others
   std::vector<double> stage_seconds;  // of roofline_stages()
   rl::Estimate bound;
 };

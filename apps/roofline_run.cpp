@@ -144,6 +144,7 @@ Json phase_json(const RooflineRun& run, const RooflineCell& cell, rl::Phase phas
     set_spread(json, "measured_ms", scaled(measured->step_s, 1e3));
     set_spread(json, "bound_ms", scaled(measured->bound_s, 1e3));
     set_spread(json, "measured_over_bound", measured->ratio);
+    set_spread(json, "waiting_share", measured->waiting_share);
     json["ceilings"] = device_json(*cell.ceilings);
   }
   json["kwh_per_million_tokens"] = known(costs.energy(e.tokens_per_s));

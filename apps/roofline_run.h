@@ -41,6 +41,7 @@ struct MeasuredPhase {
   Spread step_s;
   Spread bound_s;             // of the stages that were timed
   Spread ratio;               // of each round, step_s / bound_s
+  Spread waiting_share;       // of the step, in which a worker waits for the others
   std::vector<Stage> stages;  // of roofline_stages()
 };
 

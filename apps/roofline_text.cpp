@@ -218,8 +218,8 @@ std::string measured_table(const RooflineRun& run, const RooflineCell& cell, rl:
   table.row({"all", ms(m->bound_s.median), ms(m->step_s.median), range(m->step_s),
              figure(m->ratio.median), "100 %"});
   return text + table.text() +
-         fmt::format("measured / at least, round by round: {:.2f} ({:.2f}-{:.2f})\n",
-                     m->ratio.median, m->ratio.min, m->ratio.max);
+         fmt::format("measured / at least, round by round: {:.2f} ({:.2f}-{:.2f}); waiting {}\n",
+                     m->ratio.median, m->ratio.min, m->ratio.max, percent(m->waiting_share.median));
 }
 
 std::string heading(const RooflineRun& run) {

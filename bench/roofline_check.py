@@ -65,6 +65,7 @@ def summary(key, runs):
         "ratio": median("measured_over_bound"),
         "ratio_min": min(r["measured_over_bound_min"] for r in runs),
         "ratio_max": max(r["measured_over_bound_max"] for r in runs),
+        "waiting_share": median("waiting_share"),
         "register_ratio": statistics.median(r["measured_ms"] / r["register_bound_ms"] for r in runs),
         "compute_bound_share": median("compute_bound_share"),
         "read_gbps": statistics.median(r["ceilings"]["read_gbps"] for r in runs),
@@ -92,13 +93,13 @@ def main():
     if arguments.json:
         print(json.dumps({"rows": rows, "holds": holds}, indent=2))
     else:
-        print("scheme     batch  step ms  bound ms  measured / bound     / by registers  bound by        GB/s  TOPS: kernel, registers")
+        print("scheme     batch  step ms  bound ms  measured / bound     / by registers  waiting  bound by        GB/s  TOPS: kernel, registers")
         for r in rows:
             kernel = f"{r['kernel_tops']:.3f}" if r["kernel_tops"] else "-"
             compute = r["compute_bound_share"]
             bound = f"compute {compute:4.0%}" if compute > 0.5 else f"memory {1 - compute:5.0%}"
             print(f"{r['scheme']:10} {r['batch']:5}  {r['measured_ms']:7.1f}  {r['bound_ms']:8.1f}  {r['ratio']:5.2f} ({r['ratio_min']:.2f}-{r['ratio_max']:.2f})"
-                  f"{r['register_ratio']:15.2f}  {bound:14}  {r['read_gbps']:4.1f}  {kernel}, {r['int8_tops']:.3f}")  # fmt: skip
+                  f"{r['register_ratio']:15.2f}  {r['waiting_share']:7.0%}  {bound:14}  {r['read_gbps']:4.1f}  {kernel}, {r['int8_tops']:.3f}")  # fmt: skip
         print(f"medians within {LOW:.2f} to {HIGH:.2f}: {'yes' if holds else 'no'}")
     return 0 if holds else 1
 

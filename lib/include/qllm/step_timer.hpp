@@ -23,8 +23,9 @@ struct TimedStep {
     std::string kind;   // "linear+swiglu", "rms_norm", "attention", "quantize", …
     int64_t ns = 0;     // waiting for the slowest worker included
   };
-  int64_t ns = 0;      // all of it; a little more than its stages together
-  int64_t tokens = 0;  // of all sequences
+  int64_t ns = 0;         // all of it; a little more than its stages together
+  int64_t waited_ns = 0;  // of it, that a worker waits for the others on average
+  int64_t tokens = 0;     // of all sequences
   std::vector<Stage> stages;
 };
 
