@@ -10,6 +10,7 @@
 #include "input.h"
 #include "options.h"
 #include "report.h"
+#include "trace_file.h"
 
 namespace qllm::app {
 namespace {
@@ -22,6 +23,7 @@ struct BenchOptions {
   std::string threads = "0";
   bool json = false;
   bool csv = false;
+  TraceFlags trace;
   CommonOptions common;
 
   void add_to(CLI::App& command);
@@ -58,6 +60,7 @@ void BenchOptions::add_to(CLI::App& command) {
         0);
   auto* j = command.add_flag("--json", json, "one JSON document");
   command.add_flag("--csv", csv, "comma-separated values")->excludes(j);
+  trace.add_to(command);
   common.add_to(command, false);
   common.add_kv_to(command);
 }
@@ -69,13 +72,15 @@ Model open(const BenchOptions& options, int threads) {
                                : open_model(options.model, common);
 }
 
-BenchRow measure_with(const BenchOptions& options, int threads) {
+BenchRow measure_with(const BenchOptions& options, int threads, TraceFile& trace) {
   reset_peak_rss();
   const auto start = std::chrono::steady_clock::now();
   const Model model = open(options, threads);
   const std::chrono::duration<double> load = std::chrono::steady_clock::now() - start;
   ProgressBar bar(!options.common.quiet);
+  trace.start(model);
   BenchRow row = measure(model, options.lengths, bar);
+  trace.finish();
   row.load_s = load.count();
   row.memory = model.info().memory;
   return row;
@@ -181,6 +186,7 @@ std::string rows_csv(const std::vector<BenchRow>& rows, const BenchLengths& leng
 
 int shared_prefix(const BenchOptions& options) {
   if (options.csv) throw UsageError{"--shared-prefix: --csv is not known here"};
+  if (!options.trace.path.empty()) throw UsageError{"--shared-prefix: --trace is not known here"};
   PrefixLengths lengths;
   lengths.prefix = options.shared_prefix;
   lengths.gen = options.lengths.gen;
@@ -201,10 +207,13 @@ int execute(const BenchOptions& options) {
     throw UsageError{"give a MODEL or --synthetic KEY=N,..."};
   }
   if (options.shared_prefix > 0) return shared_prefix(options);
-  std::vector<BenchRow> rows;
-  for (const int threads : parse_counts(options.threads, "--threads")) {
-    rows.push_back(measure_with(options, threads));
+  const std::vector<int> counts = parse_counts(options.threads, "--threads");
+  if (!options.trace.path.empty() && counts.size() > 1) {
+    throw UsageError{"--trace: give one number of --threads"};
   }
+  TraceFile trace(options.trace);
+  std::vector<BenchRow> rows;
+  for (const int threads : counts) rows.push_back(measure_with(options, threads, trace));
   if (options.json) {
     print_json_rows(rows, options.lengths);
   } else if (options.csv) {

@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 
 #include <exception>
+#include <optional>
 #include <vector>
 
 #include "command.h"
 #include "input.h"
 #include "interrupt.h"
 #include "options.h"
+#include "trace_file.h"
 
 namespace qllm::app {
 namespace {
@@ -16,6 +18,7 @@ struct ChatOptions {
   std::string model;
   std::string system;
   SamplingOptions sampling;
+  TraceFlags trace;
   CommonOptions common;
 
   ChatOptions() { sampling.generate.max_tokens = 1024; }
@@ -23,6 +26,7 @@ struct ChatOptions {
     add_model(command, model)->required();
     command.add_option("--system", system, "what the model is told first")->type_name("TEXT");
     sampling.add_to(command);
+    trace.add_to(command);
     common.add_to(command);
     common.add_kv_to(command);
     command.footer(
@@ -115,9 +119,22 @@ void Conversation::explain(const GenerateResult& result, bool interrupted) const
   }
 }
 
+/// Ctrl-C here leaves, by way of main: a trace is written then.
+std::optional<std::string> next_line(LineReader& lines) {
+  const InterruptScope scope;
+  try {
+    return lines.next();
+  } catch (const Interrupted&) {
+    if (stderr_is_terminal()) write_stderr("\n");
+    throw;
+  }
+}
+
 int execute(const ChatOptions& options) {
+  TraceFile trace(options.trace);
   const Model model = open_model(options.model, options.common);
   Conversation conversation(model, options);
+  trace.start(model);
   const bool interactive = stdin_is_terminal();
   if (interactive && !options.common.quiet) {
     write_stderr("/reset starts anew, /exit leaves, Ctrl-C stops an answer\n");
@@ -125,9 +142,8 @@ int execute(const ChatOptions& options) {
   LineReader lines;
   bool refused = false;
   for (;;) {
-    // Here no InterruptScope is open: Ctrl-C at the prompt leaves.
     if (interactive) write_stderr("> ");
-    const auto line = lines.next();
+    const auto line = next_line(lines);
     if (!line || *line == "/exit") break;
     if (line->find_first_not_of(" \t") == std::string::npos) continue;
     if (*line == "/reset") {
@@ -136,6 +152,7 @@ int execute(const ChatOptions& options) {
       refused = true;
     }
   }
+  trace.finish();
   return refused && !interactive ? 1 : 0;  // a script must see that a question had no answer
 }
 

@@ -10,6 +10,7 @@
 #include "interrupt.h"
 #include "options.h"
 #include "report.h"
+#include "trace_file.h"
 
 namespace qllm::app {
 namespace {
@@ -21,6 +22,7 @@ struct RunOptions {
   std::string load_session;
   std::string save_session;
   bool json = false;
+  TraceFlags trace;
   CommonOptions common;
 
   void add_to(CLI::App& command) {
@@ -36,6 +38,7 @@ struct RunOptions {
                     "writes the tokens with their keys and values to this file at the end")
         ->type_name("FILE");
     command.add_flag("--json", json, "one JSON document instead of the text");
+    trace.add_to(command);
     common.add_to(command);
     common.add_kv_to(command);
   }
@@ -122,6 +125,7 @@ GenerateResult stream(Session& session, const std::string& prompt, const RunOpti
 int execute(const RunOptions& options) {
   const std::string prompt = options.text.read();
   if (prompt.empty()) throw Error(ErrorCode::invalid_argument, "the prompt is empty");
+  TraceFile trace(options.trace);
   const Model model = open_model(options.model, options.common);
   Session session(model, options.sampling.context);
   if (!options.load_session.empty()) session.restore(options.load_session);
@@ -134,8 +138,10 @@ int execute(const RunOptions& options) {
     // The machine's bandwidth moves with its neighbours: take it on both sides of the run.
     if (measure) ceiling = model.measure_read_gbps();
     throw_if_interrupted();
+    trace.start(model);
     result = stream(session, prompt, options);
     interrupted = interrupt_requested();
+    trace.finish();
     if (measure && !interrupted) ceiling = std::max(*ceiling, model.measure_read_gbps());
   }
   if (!options.save_session.empty()) session.save(options.save_session);

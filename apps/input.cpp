@@ -1,6 +1,7 @@
 #include "input.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cstring>
 #include <memory>
 
+#include "interrupt.h"
 #include "qllm/error.hpp"
 #include "terminal.h"
 
@@ -115,6 +117,17 @@ std::vector<int> parse_counts(const std::string& text, std::string_view option) 
   return counts;
 }
 
+// A signal does not end a read, only what is asked for next.
+void LineReader::wait_for_input() {
+  constexpr int kLookMs = 200;
+  pollfd input = {STDIN_FILENO, POLLIN, 0};
+  int ready = 0;
+  do {
+    throw_if_interrupted();
+    ready = ::poll(&input, 1, kLookMs);
+  } while (ready == 0 || (ready < 0 && errno == EINTR));
+}
+
 std::optional<std::string> LineReader::next() {
   for (;;) {
     const size_t end = buffer_.find('\n');
@@ -125,6 +138,7 @@ std::optional<std::string> LineReader::next() {
       return line;
     }
     if (ended_) return std::nullopt;
+    wait_for_input();
     char block[4096];
     const ssize_t n = ::read(STDIN_FILENO, block, sizeof block);
     if (n > 0) buffer_.append(block, static_cast<size_t>(n));

@@ -39,10 +39,13 @@ std::vector<int> parse_counts(const std::string& text, std::string_view option);
 /// Lines of standard input, read as they come.
 class LineReader {
  public:
-  /// The next line without its end, or nothing at the end of input. Throws Error (io).
+  /// The next line without its end, or nothing at the end of input. Throws Error (io), Interrupted
+  /// inside an InterruptScope.
   std::optional<std::string> next();
 
  private:
+  static void wait_for_input();
+
   std::string buffer_;
   bool ended_ = false;
 };

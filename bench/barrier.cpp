@@ -77,7 +77,7 @@ void print_table(const std::vector<Result>& results) {
   }
 }
 
-void print_step(const bench::StepCost& c, bool json) {
+void print_step(const bench::StepCost& c, const bench::TimersCost& timers, bool json) {
   if (json) {
     const nlohmann::json document = {{"unit", "ns"},
                                      {"workers", c.workers},
@@ -87,7 +87,9 @@ void print_step(const bench::StepCost& c, bool json) {
                                      {"dispatch_ns", bench::to_json(c.dispatch)},
                                      {"waiting_ns", bench::to_json(c.waiting)},
                                      {"percent", c.percent()},
-                                     {"waiting_percent", c.waiting_percent()}};
+                                     {"waiting_percent", c.waiting_percent()},
+                                     {"timers_percent", bench::to_json(timers.percent)},
+                                     {"spans_per_step", timers.spans}};
     std::cout << document.dump(2) << "\n";
     return;
   }
@@ -96,6 +98,8 @@ void print_step(const bench::StepCost& c, bool json) {
   fmt::print("{:.0f} barriers of {:.0f} ns and a dispatch of {:.1f} us: {:.2f} % of the step\n",
              c.barriers, c.barrier.median, c.dispatch.median / 1e3, c.percent());
   fmt::print("waiting in barriers, uneven work included: {:.2f} %\n", c.waiting_percent());
+  fmt::print("recording {:.0f} spans a worker adds {:.2f} % ({:.2f} to {:.2f})\n", timers.spans,
+             timers.percent.median, timers.percent.min, timers.percent.max);
 }
 
 }  // namespace
@@ -121,8 +125,9 @@ int main(int argc, char** argv) {
       BackendOptions options;
       options.threads = flags.threads;
       options.scheme = parse_scheme(scheme);
-      print_step(bench::StepBench(bench::parse_model(model), options).measure(flags.repeat),
-                 flags.json);
+      bench::StepBench step(bench::parse_model(model), options);
+      const bench::StepCost cost = step.measure(flags.repeat);
+      print_step(cost, step.timers(flags.repeat), flags.json);
       return 0;
     }
     std::vector<Result> results;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/profile.h"
 #include "cpu_backend.h"
 #include "model/llama.h"
 #include "model/synthetic.h"
@@ -30,6 +31,12 @@ struct StepCost {
   double spent() const { return barriers * barrier.median + dispatch.median; }
   double percent() const { return 100 * spent() / step.median; }
   double waiting_percent() const { return 100 * waiting.median / step.median; }
+};
+
+/// What recording each op (backend/profile.h) adds.
+struct TimersCost {
+  Summary percent;   // of a step without
+  double spans = 0;  // that a worker writes in a step
 };
 
 class StepBench {
@@ -76,11 +83,36 @@ class StepBench {
     return cost;
   }
 
+  /// Some steps with timers between as many without, by turns: the machine's speed moves by more
+  /// than they cost.
+  TimersCost timers(int repeat) {
+    const int steps = std::clamp(static_cast<int>(kTurnNs / step_ns(3)), 3, kSteps);
+    TimersCost cost;
+    std::vector<double> percent;
+    double before = step_ns(steps);
+    for (int i = 0; i < repeat * kTurns; ++i) {
+      StepRecorder recorder({.steps = steps, .bytes = int64_t{1} << 30});
+      plan_->set_recorder(&recorder);
+      recorder.prepare();
+      const double timed = step_ns(steps);
+      plan_->set_recorder(nullptr);
+      const double behind = step_ns(steps);
+      percent.push_back(100 * (2 * timed / (before + behind) - 1));
+      before = behind;
+      cost.spans =
+          static_cast<double>(recorder.teams().front().tracks.front().spans().size()) / steps;
+    }
+    cost.percent = summarize(percent);
+    return cost;
+  }
+
  private:
   using Clock = std::chrono::steady_clock;
   static constexpr int kSteps = 256;
   static constexpr double kSliceNs = 3e8;
   static constexpr int kRounds = 1000;
+  static constexpr double kTurnNs = 5e7;
+  static constexpr int kTurns = 10;
 
   double step_ns(int count) {
     kv_->truncate(0);

@@ -56,24 +56,21 @@ void add_step(const Lanes& lanes, std::vector<Samples>* stages) {
   }
 }
 
-/// Those of `step`, which stand at the front of `rest`; they are taken off.
-std::span<const ProfileSpan> take_step(std::span<const ProfileSpan>* rest, int64_t step) {
-  const auto behind = std::find_if(rest->begin(), rest->end(),
-                                   [step](const ProfileSpan& s) { return s.step > step; });
-  const auto count = static_cast<size_t>(behind - rest->begin());
-  const auto taken = rest->first(count);
-  *rest = rest->subspan(count);
-  return taken;
+/// Those of a step; spans of a track are in the order of steps.
+std::span<const ProfileSpan> of_step(std::span<const ProfileSpan> all, int64_t step) {
+  const auto before = [](int64_t limit) {
+    return [limit](const ProfileSpan& span) { return span.step < limit; };
+  };
+  const auto first = std::partition_point(all.begin(), all.end(), before(step));
+  return {first, std::partition_point(first, all.end(), before(step + 1))};
 }
 
 std::vector<Samples> sample(const ProfileTeam& team, int64_t first, int64_t end) {
   std::vector<Samples> stages(team.stages.size());
-  Lanes rest;
-  for (const SpanTrack& track : team.tracks) rest.push_back(track.spans());
-  Lanes lanes(rest.size());
-  for (int64_t step = 0; step < end && !rest.empty(); ++step) {
-    for (size_t i = 0; i < rest.size(); ++i) lanes[i] = take_step(&rest[i], step);
-    if (step >= first) add_step(lanes, &stages);
+  Lanes lanes(team.tracks.size());
+  for (int64_t step = first; step < end && !lanes.empty(); ++step) {
+    for (size_t i = 0; i < lanes.size(); ++i) lanes[i] = of_step(team.tracks[i].spans(), step);
+    add_step(lanes, &stages);
   }
   return stages;
 }

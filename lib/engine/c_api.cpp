@@ -9,10 +9,15 @@
 #include "engine/c_api_structs.h"
 #include "qllm/qllm.h"
 #include "qllm/qllm.hpp"
+#include "qllm/trace.hpp"
 
 struct qllm_model {
   qllm::Model model;
   qllm::ModelInfo info;  // owns the strings that qllm_model_get_info hands out
+};
+
+struct qllm_trace {
+  qllm::Trace trace;
 };
 
 struct qllm_session {
@@ -431,5 +436,37 @@ qllm_status qllm_session_decode(qllm_session* session, int32_t id, qllm_error* e
     session->session.decode(id);
   });
 }
+
+qllm_status qllm_trace_start(const qllm_model* model, int64_t memory_bytes, qllm_trace** trace,
+                             qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(model, "model");
+    need_pointer(trace, "trace");
+    qllm::TraceOptions options;
+    if (memory_bytes != 0) options.memory_bytes = memory_bytes;
+    *trace = new qllm_trace{qllm::Trace(model->model, options)};
+  });
+}
+
+qllm_status qllm_trace_stop(qllm_trace* trace, qllm_trace_info* info, qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(trace, "trace");
+    if (info != nullptr) check_struct_size<qllm_trace_info>(info->struct_size, "qllm_trace_info");
+    trace->trace.stop();
+    if (info != nullptr) write_struct(info, to_c(trace->trace.info()), info->struct_size);
+  });
+}
+
+qllm_status qllm_trace_write(qllm_trace* trace, qllm_trace_fn on_piece, void* user,
+                             qllm_error* error) {
+  return guarded(error, [&] {
+    need_pointer(trace, "trace");
+    need(on_piece != nullptr, "on_piece: expected a function, found NULL");
+    trace->trace.write(
+        [&](std::string_view piece) { return on_piece(piece.data(), piece.size(), user) == 0; });
+  });
+}
+
+void qllm_trace_destroy(qllm_trace* trace) { delete trace; }
 
 }  // extern "C"

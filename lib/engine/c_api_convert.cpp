@@ -182,6 +182,15 @@ qllm_generate_result to_c(const GenerateResult& result) {
   return out;
 }
 
+qllm_trace_info to_c(const TraceInfo& info) {
+  qllm_trace_info out = {};
+  out.steps = info.steps;
+  out.spans = info.spans;
+  out.dropped_steps = info.dropped_steps;
+  out.dropped_spans = info.dropped_spans;
+  return out;
+}
+
 std::string describe(const MachineInfo& machine) {
   std::string out = "cpu: " + machine.cpu + "\n";
   out += "tiers: " + joined(machine.isa) + " (used: " + machine.isa_used + ")\n";

@@ -6,6 +6,7 @@
 
 #include "qllm/qllm.h"
 #include "qllm/qllm.hpp"
+#include "qllm/trace.hpp"
 
 namespace qllm::c {
 
@@ -21,6 +22,7 @@ GenerateOptions to_cpp(const qllm_generate_options* given);
 qllm_model_info to_c(const ModelInfo& info);
 qllm_placement to_c(const PlacementInfo& info);
 qllm_generate_result to_c(const GenerateResult& result);
+qllm_trace_info to_c(const TraceInfo& info);
 
 /// One fact a line, each line ended by a newline.
 std::string describe(const MachineInfo& machine);

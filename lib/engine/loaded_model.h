@@ -8,6 +8,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "engine/engine_log.h"
 #include "engine/session_file.h"
 #include "graph/graph.h"
 #include "model/config.h"
@@ -41,6 +42,12 @@ struct Replica {
 
   /// One step; several sessions take turns.
   void execute(const Batch& batch, std::span<float> logits);
+  /// From the next step on, in memory that it takes here; null: no more. Waits for the step that
+  /// runs. Throws invalid_argument while another records, out_of_memory.
+  void set_recorder(StepRecorder* recorder);
+
+ private:
+  bool recorded_ = false;
 };
 
 class ModelImpl {
@@ -66,6 +73,8 @@ class ModelImpl {
   std::unique_ptr<const Tokenizer> own_tokenizer;  // null for a synthetic model
   std::deque<Replica> replicas;                    // at least one; addresses stay
   PlanLimits limits;
+  EngineLog log;                          // what sessions do when, for traces
+  std::atomic<int32_t> sessions_made{0};  // numbers them
 
  private:
   void make_own_tokenizer();

@@ -3,6 +3,7 @@
 #include <limits>
 #include <utility>
 
+#include "backend/profile.h"
 #include "core/error.h"
 #include "core/math.h"
 #include "engine/loaded_model.h"
@@ -271,6 +272,22 @@ void ModelImpl::load(const Graph& graph, const Rotations& rotations,
 void Replica::execute(const Batch& batch, std::span<float> logits) {
   const std::lock_guard lock(plan_mutex);
   plan->execute(batch, logits);
+}
+
+void Replica::set_recorder(StepRecorder* recorder) {
+  const std::lock_guard lock(plan_mutex);
+  require(recorder == nullptr || !recorded_, ErrorCode::invalid_argument,
+          "the steps of this model are being recorded already");
+  plan->set_recorder(recorder);
+  recorded_ = false;
+  if (recorder == nullptr) return;
+  try {
+    recorder->prepare();
+    recorded_ = true;
+  } catch (...) {
+    plan->set_recorder(nullptr);
+    throw;
+  }
 }
 
 Replica& ModelImpl::freest_replica() {

@@ -39,6 +39,7 @@ class SessionImpl {
         kv_(std::make_unique<KvCache>(replica_->kv_pool,
                                       choose_context(model_->config, max_context))) {
     logits_.resize(static_cast<size_t>(model_->config.vocab_size));
+    number_ = ++model_->sessions_made;
     ++replica_->sessions;
   }
   ~SessionImpl() { --replica_->sessions; }
@@ -49,12 +50,19 @@ class SessionImpl {
                           const Session::TextFn& on_text);
   void evaluate(std::span<const int32_t> ids, const Session::LogitsFn& on_logits);
   void prefill(std::span<const int32_t> ids);
-  void decode(int32_t id) { step({&id, 1}, kLast, logits_); }
+  void decode(int32_t id) {
+    const EngineTimer timer = timed(EngineWork::decode, 1);
+    step({&id, 1}, kLast, logits_);
+  }
 
   static void decode_together(std::span<SessionImpl* const> sessions, std::span<const int32_t> ids,
                               std::span<float> logits);
 
   ModelImpl& model() const { return *model_; }
+  /// Of what is done while it lives; `tokens` of it.
+  EngineTimer timed(EngineWork work, size_t tokens) const {
+    return {model_->log, number_, work, static_cast<int64_t>(tokens)};
+  }
   const KvCache& kv() const { return *kv_; }
   void truncate(int64_t position) {
     require(position >= 0 && position <= kv_->length(), ErrorCode::invalid_argument,
@@ -92,7 +100,8 @@ class SessionImpl {
                            GenerateResult* result);
 
   std::shared_ptr<ModelImpl> model_;
-  Replica* replica_;  // where its keys and values are
+  Replica* replica_;    // where its keys and values are
+  int32_t number_ = 0;  // of the model's sessions, from 1
   std::unique_ptr<KvCache> kv_;
   std::vector<float> logits_;  // [vocab] of the last token
   std::atomic<bool> cancelled_{false};
@@ -128,10 +137,16 @@ void SessionImpl::decode_together(std::span<SessionImpl* const> sessions,
   const auto elsewhere = [&](const SessionImpl* s) {
     return s->replica_ != sessions.front()->replica_;
   };
+  const int64_t begin = model.log.on() ? profile_now() : 0;
   if (std::none_of(sessions.begin(), sessions.end(), elsewhere)) {
     sessions.front()->replica_->execute({ids, slices, outputs}, logits);
   } else {
     decode_by_replica(sessions, ids, logits);
+  }
+  if (begin == 0) return;
+  const int64_t end = profile_now();
+  for (const SessionImpl* s : sessions) {
+    model.log.add({begin, end, 1, s->number_, EngineWork::decode});
   }
 }
 
@@ -177,6 +192,7 @@ bool SessionImpl::prefill_prompt(std::span<const int32_t> ids) {
     if (take_cancel()) return false;
     const auto now = ids.first(std::min(most, ids.size()));
     ids = ids.subspan(now.size());
+    const EngineTimer timer = timed(EngineWork::prefill, now.size());
     step(now, ids.empty(), logits_);
   }
   return true;
@@ -218,13 +234,18 @@ FinishReason SessionImpl::decode_loop(Sampler& sampler, const GenerateOptions& o
   std::optional<StreamingDetokenizer> text;
   if (tokenizer != nullptr) text.emplace(*tokenizer);
   const auto emit = [&](const std::string& piece) {
+    const EngineTimer timer = timed(EngineWork::emit, 1);
     result->text += piece;
     return piece.empty() || !on_text || on_text(piece);
+  };
+  const auto sample = [&] {
+    const EngineTimer timer = timed(EngineWork::sample, 1);
+    return sampler.sample(logits_, kv_->tokens());
   };
   FinishReason reason = FinishReason::length;
   Clock::time_point first = Clock::now();
   while (options.max_tokens < 0 || result->generated_tokens < options.max_tokens) {
-    const int32_t id = sampler.sample(logits_, kv_->tokens());
+    const int32_t id = sample();
     if (result->generated_tokens == 0) {
       first = Clock::now();
       result->ttft_s = std::chrono::duration<double>(first - start).count();
@@ -269,6 +290,7 @@ void SessionImpl::evaluate(std::span<const int32_t> ids, const Session::LogitsFn
     const int64_t count = std::min(most, total - first);
     const auto now = ids.subspan(static_cast<size_t>(first), static_cast<size_t>(count));
     const BatchSlice slice{kv_.get(), 0, count};
+    const EngineTimer timer = timed(EngineWork::prefill, now.size());
     replica_->execute({now, {&slice, 1}, std::span(outputs).first(now.size())}, logits);
     const auto ready = std::span<const float>(logits).first(static_cast<size_t>(count * vocab));
     if (!on_logits(first, count, ready)) return;
@@ -307,8 +329,13 @@ GenerateResult Session::generate(std::string_view prompt, const GenerateOptions&
                                  const TextFn& on_text) {
   require(!prompt.empty(), ErrorCode::invalid_argument, "the prompt is empty");
   const Tokenizer& tokenizer = impl_->model().tokenizer();
-  const auto ids = tokenizer.encode(prompt, {options.add_special, options.parse_special});
-  return impl_->generate(ids, options, on_text);
+  const auto encode = [&] {
+    EngineTimer timer = impl_->timed(EngineWork::tokenize, 0);
+    auto ids = tokenizer.encode(prompt, {options.add_special, options.parse_special});
+    timer.set_tokens(ids.size());
+    return ids;
+  };
+  return impl_->generate(encode(), options, on_text);
 }
 
 GenerateResult Session::generate_ids(std::span<const int32_t> ids, const GenerateOptions& options,

@@ -118,6 +118,9 @@ class Barrier(Case):
         self.assertLessEqual(d["barriers_per_step"], 2 * 6 + 5)
         for key in ("step_ns", "barrier_ns", "dispatch_ns", "waiting_ns"):
             self.summary(d[key])
+        # Nine ops a layer, of which two are fused, and what is quantized by itself.
+        self.assertGreaterEqual(d["spans_per_step"], 2 * 8)
+        self.assertLessEqual(d["timers_percent"]["min"], d["timers_percent"]["max"])
         spent = d["barriers_per_step"] * d["barrier_ns"]["median"] + d["dispatch_ns"]["median"]
         self.assertAlmostEqual(d["percent"], 100 * spent / d["step_ns"]["median"])
 

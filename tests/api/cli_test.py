@@ -328,6 +328,114 @@ class Interrupt(Case):
         return bool(select.select([process.stdout], [], [], 0)[0])
 
 
+class Traces(Case):
+    LAYER = ["attn_norm", "attn_qkv", "rope_kv_write", "attention", "attn_output", "ffn_norm", "ffn_gate_up", "swiglu", "ffn_down"]
+    OPS = {"token_embd", "select_rows", "output_norm", "lm_head"} | {f"blk.{i}.{op}" for i in range(2) for op in LAYER}
+
+    def load(self, name):
+        with open(name) as file:
+            return json.load(file)
+
+    def spans(self, document, process):
+        """Complete events of a process, by thread, in order of time."""
+        names = {e["args"]["name"]: e["pid"] for e in document["traceEvents"] if e["name"] == "process_name"}
+        threads = {}
+        for event in document["traceEvents"]:
+            if event["ph"] == "X" and event["pid"] == names[process]:
+                threads.setdefault(event["tid"], []).append(event)
+        return [sorted(events, key=lambda e: e["ts"]) for events in threads.values()]
+
+    def ops(self, events):
+        """The ops of the graph that events name: those that run as one are joined."""
+        found = set()
+        for event in events:
+            first, *others = event["name"].split("+")
+            layer = first[: first.rfind(".") + 1]
+            found |= {first} | {layer + other for other in others}
+        return found & self.OPS
+
+    def steps_of(self, document):
+        """Args of the steps."""
+        return [e["args"] for thread in self.spans(document, "engine") for e in thread if e["cat"] == "step"]
+
+    def test_every_op_of_every_step(self):
+        for device, n_workers in (("cpu", 2), ("reference", 1)):
+            with self.subTest(device=device):
+                name = path(f"trace-{device}.json")
+                arguments = ["run", TINY, "-p", "Hello world", "-n", 5, "--greedy", "--ignore-eos", "--threads", 2, "--device", device]
+                traced = self.works(qllm(*arguments, "--trace", name))
+                self.assertEqual(traced, self.works(qllm(*arguments)))
+                document = self.load(name)
+                steps = self.steps_of(document)
+                self.assertEqual([s["tokens"] for s in steps[1:]], [1] * 4)
+                self.assertGreater(steps[0]["tokens"], 1)
+                self.assertEqual([s["outputs"] for s in steps], [1] * 5)
+                tracks = self.spans(document, "cpu")
+                hosts = [t for t in tracks if any(e["name"] == "prepare" for e in t)]
+                workers = [t for t in tracks if t not in hosts]
+                self.assertEqual(len(workers), n_workers)
+                for step in range(len(steps)):
+                    for worker in workers:
+                        events = [e for t in [worker, *hosts] for e in t if e["args"]["step"] == step]
+                        self.assertEqual(self.ops(events), self.OPS)
+                for track in tracks + self.spans(document, "engine"):
+                    end = 0
+                    for event in track:
+                        self.assertGreaterEqual(event["dur"], 0)
+                        self.assertGreaterEqual(event["ts"] + 1e-9, end)
+                        end = event["ts"] + event["dur"] - 1e-6  # they are decimals here, and end to end
+                linears = [e for t in workers for e in t if e["cat"].startswith("linear")]
+                self.assertEqual(device == "cpu", any("bytes" in e["args"] for e in linears))
+                self.assertEqual(document["otherData"]["dropped_spans"], 0)
+
+    def test_what_cannot_be_written_is_known_before_the_work(self):
+        name = os.path.join(WORK, "no", "such", "folder.json")
+        self.fails(qllm("run", path("absent.gguf"), "-p", "x", "--trace", name), 1, name, "No such file")
+        result = qllm("run", TINY, "-p", "x", "-n", 2, "--trace", "/dev/full")
+        self.assertEqual(result.returncode, 1)
+        self.assertIn(b"/dev/full", result.stderr)
+        self.fails(qllm("run", TINY, "-p", "x", "--trace-memory", 1 << 20), 2, "--trace")
+
+    def test_an_interrupted_run_leaves_a_whole_file(self):
+        name = path("interrupted.json")
+        process = long_run("--trace", name)
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+        self.assertGreater(len(self.steps_of(self.load(name))), 0)
+
+    def test_chat_writes_it_when_it_is_left(self):
+        name = path("chat.json")
+        process = start("chat", TINY, "-n", 3, "--ignore-eos", "--trace", name)
+        process.stdin.write(b"Hello\n")
+        process.stdin.flush()
+        self.assertIn(b"cut off", process.stderr.readline())
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+        self.assertEqual(len(self.steps_of(self.load(name))), 3)
+
+    def test_what_found_no_room_is_told(self):
+        name = path("dropped.json")
+        result = qllm("run", TINY, "-p", "Hello", "-n", 100, "--ignore-eos", "--trace", name, "--trace-memory", 1 << 16)
+        self.works(result)
+        document = self.load(name)
+        dropped = document["otherData"]["dropped_steps"]
+        self.assertEqual(dropped + len(self.steps_of(document)), 100)
+        self.assertIn(f"{dropped} of 100 steps".encode(), result.stderr)
+
+    def test_bench(self):
+        name = path("bench.json")
+        arguments = ["bench", TINY, "--prompt", 8, "--gen", 3, "--batch", 2, "--repeat", 1, "--trace", name]
+        self.works(qllm(*arguments))
+        document = self.load(name)
+        self.assertEqual({s["tokens"] for s in self.steps_of(document)}, {8, 2})
+        self.assertEqual(len(self.spans(document, "engine")), 3)  # the steps, and two sessions
+        self.fails(qllm(*arguments, "--threads", "1,2"), 2, "--trace")
+
+
 class Chat(Case):
     def test_from_a_pipe(self):
         result = qllm("chat", TINY, "-n", 8, "--greedy", "--system", "Be brief.", stdin=b"Hello\n\n/reset\nHello\n/exit\nno\n")

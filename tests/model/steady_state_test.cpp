@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "qllm/qllm.hpp"
+#include "qllm/trace.hpp"
 #include "support/allocations.h"
 #include "support/sanitized.h"
 
@@ -72,6 +73,19 @@ TEST_CASE("steady state: a warm decode step asks for no memory") {
   const int64_t before = qllm::test::allocations();
   decode(session, 300);
   CHECK(qllm::test::allocations() - before == 0);
+}
+
+TEST_CASE("steady state: a step that is recorded asks for no memory either") {
+  const auto model = small_model();
+  qllm::Session session(model, 256);
+  decode(session, 300);
+  const qllm::Trace trace(model);
+  decode(session, 3);
+  const int64_t before = qllm::test::allocations();
+  decode(session, 300);
+  CHECK(qllm::test::allocations() - before == 0);
+  CHECK(trace.info().steps == 303);
+  CHECK(trace.info().dropped_spans == 0);
 }
 
 TEST_CASE("steady state: a warm prefill step asks for no memory") {

@@ -385,6 +385,42 @@ QLLM_API qllm_status qllm_session_prefill(qllm_session* session, const int32_t* 
  * Fails with invalid_argument, context_full. */
 QLLM_API qllm_status qllm_session_decode(qllm_session* session, int32_t id, qllm_error* error);
 
+/* ---- Traces ---------------------------------------------------------------------------------- */
+
+/** What every worker, device and session of a model does, op by op, while it is recorded. */
+typedef struct qllm_trace qllm_trace;
+
+/** What a trace holds. Set `struct_size` before the call. */
+typedef struct qllm_trace_info {
+  size_t struct_size;
+  int64_t steps;         /**< recorded, of all sessions: one pass over the weights each */
+  int64_t spans;         /**< recorded: an op on a worker, a call of a session */
+  int64_t dropped_steps; /**< that found no room */
+  int64_t dropped_spans; /**< likewise */
+} qllm_trace_info;
+
+/** Begins to record a model; a step takes less than 1 % longer. `memory_bytes` is taken at once (0:
+ * 32 MiB; at least 64 KiB). On success qllm_trace_destroy() takes `*trace`. Fails with
+ * invalid_argument (also where the model is being recorded already), out_of_memory. */
+QLLM_API qllm_status qllm_trace_start(const qllm_model* model, int64_t memory_bytes,
+                                      qllm_trace** trace, qllm_error* error);
+
+/** Ends the recording, behind the step that runs; again: nothing. `info` may be NULL. Fails with
+ * invalid_argument. */
+QLLM_API qllm_status qllm_trace_stop(qllm_trace* trace, qllm_trace_info* info, qllm_error* error);
+
+/** Receives a piece of JSON, valid during the call. Return nonzero to end. */
+typedef int (*qllm_trace_fn)(const char* json, size_t length, void* user);
+
+/** Ends the recording and hands out all of it, in the trace event format that Perfetto and
+ * chrome://tracing open. Fails with invalid_argument, cancelled (`on_piece` wanted no more). */
+QLLM_API qllm_status qllm_trace_write(qllm_trace* trace, qllm_trace_fn on_piece, void* user,
+                                      qllm_error* error);
+
+/** Ends the recording and gives the trace back; it keeps its model alive until then. NULL is
+ * allowed. */
+QLLM_API void qllm_trace_destroy(qllm_trace* trace);
+
 #ifdef __cplusplus
 }
 #endif

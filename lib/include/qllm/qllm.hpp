@@ -234,6 +234,7 @@ class QLLM_API Model {
  private:
   friend class Session;
   friend class StepTimer;
+  friend class Trace;
   explicit Model(std::shared_ptr<ModelImpl> impl);
   std::shared_ptr<ModelImpl> impl_;
 };

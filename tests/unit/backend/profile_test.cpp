@@ -2,6 +2,7 @@
 #include "backend/profile.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <vector>
 
@@ -22,7 +23,7 @@ constexpr int64_t kNotMet = ProfileSpan::kNotMet;
 
 qllm::ProfileTeam& team_of(StepRecorder& recorder, int tracks, int64_t spans_per_step) {
   std::vector<std::string> names;
-  for (int i = 0; i < tracks; ++i) names.push_back("worker " + std::to_string(i));
+  for (int i = 0; i < tracks; ++i) names.push_back(fmt::format("worker {}", i));
   return recorder.add_team(TrackKind::cpu, names, {{"a", "a", 0, 1}, {"b", "b", 1, 2}},
                            spans_per_step);
 }
@@ -161,8 +162,8 @@ TEST_CASE("labels: ops are named by layer and weight, with gains or without") {
                                           "attention",   "attn_output", "ffn_norm",
                                           "ffn_gate_up", "swiglu",      "ffn_down"};
   std::vector<std::string> expected = {"token_embd"};
-  for (const char* prefix : {"blk.0.", "blk.1."}) {
-    for (const std::string& name : layer) expected.push_back(prefix + name);
+  for (int i = 0; i < 2; ++i) {
+    for (const std::string& name : layer) expected.push_back(fmt::format("blk.{}.{}", i, name));
   }
   for (const char* name : {"select_rows", "output_norm", "lm_head"}) expected.emplace_back(name);
   CHECK(qllm::op_labels(qllm::build_llama(c)) == expected);
