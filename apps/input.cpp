@@ -117,14 +117,15 @@ std::vector<int> parse_counts(const std::string& text, std::string_view option) 
   return counts;
 }
 
-// A signal does not end a read, only what is asked for next.
+// No signal ends a read, and another thread may have taken it: look now and then, and once more
+// before what is there, or the end of input, is taken for an answer.
 void LineReader::wait_for_input() {
   constexpr int kLookMs = 200;
   pollfd input = {STDIN_FILENO, POLLIN, 0};
   int ready = 0;
   do {
-    throw_if_interrupted();
     ready = ::poll(&input, 1, kLookMs);
+    throw_if_interrupted();
   } while (ready == 0 || (ready < 0 && errno == EINTR));
 }
 

@@ -30,7 +30,7 @@ struct Trace::Impl {
   TraceInfo info() const;
 
   std::shared_ptr<ModelImpl> model;
-  int64_t begin_ns = profile_now();
+  int64_t begin_ns = 0;
   std::deque<StepRecorder> recorders;  // of the first replicas, in order; all but while it begins
   bool is_on = true;
   bool is_logging = false;
@@ -49,6 +49,7 @@ Trace::Impl::Impl(std::shared_ptr<ModelImpl> of_model, const TraceOptions& optio
     for (Replica& replica : model->replicas) record(replica, limits);
     model->log.start(for_engine / static_cast<int64_t>(sizeof(EngineSpan)));
     is_logging = true;
+    begin_ns = profile_now();
   } catch (const std::bad_alloc&) {
     stop();
     fail(ErrorCode::out_of_memory, "trace: no memory for {} bytes", options.memory_bytes);

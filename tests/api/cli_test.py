@@ -329,8 +329,9 @@ class Interrupt(Case):
 
 
 class Traces(Case):
-    LAYER = ["attn_norm", "attn_qkv", "rope_kv_write", "attention", "attn_output", "ffn_norm", "ffn_gate_up", "swiglu", "ffn_down"]
-    OPS = {"token_embd", "select_rows", "output_norm", "lm_head"} | {f"blk.{i}.{op}" for i in range(2) for op in LAYER}
+    OPS = {"token_embd", "select_rows", "output_norm", "lm_head"}
+    for op in ("attn_norm", "attn_qkv", "rope_kv_write", "attention", "attn_output", "ffn_norm", "ffn_gate_up", "swiglu", "ffn_down"):
+        OPS |= {"blk.0." + op, "blk.1." + op}
 
     def load(self, name):
         with open(name) as file:
