@@ -30,19 +30,9 @@ std::vector<int64_t> waited_ns(const StepRecorder& recorder) {
 
 struct StepTimer::Impl {
   explicit Impl(std::shared_ptr<ModelImpl> timed) : model(std::move(timed)) {
-    const std::lock_guard lock(replica().plan_mutex);
-    replica().plan->set_recorder(&recorder);
-    try {
-      recorder.prepare();
-    } catch (...) {
-      replica().plan->set_recorder(nullptr);
-      throw;
-    }
+    replica().set_recorder(&recorder);
   }
-  ~Impl() {
-    const std::lock_guard lock(replica().plan_mutex);
-    replica().plan->set_recorder(nullptr);
-  }
+  ~Impl() { replica().set_recorder(nullptr); }
   Impl(const Impl&) = delete;
   Impl& operator=(const Impl&) = delete;
 

@@ -9,6 +9,7 @@
 
 #include "api/tiny.h"
 #include "qllm/qllm.h"
+#include "qllm/step_timer.hpp"
 
 namespace {
 
@@ -74,6 +75,7 @@ TEST_CASE("trace: one at a time, and the next may begin when it has ended") {
   {
     Trace trace(model);
     CHECK(refusal(model) == qllm::ErrorCode::invalid_argument);
+    CHECK_THROWS_AS(qllm::StepTimer{model}, qllm::Error);
     qllm::Session session(model);
     session.generate("Hello", greedy(3));
     CHECK(trace.info().steps == 3);  // the one that was refused ended nothing
@@ -83,6 +85,10 @@ TEST_CASE("trace: one at a time, and the next may begin when it has ended") {
     moved.stop();
     CHECK(refusal(model) == qllm::ErrorCode::ok);
     CHECK(moved.info().steps > 3);
+  }
+  {
+    const qllm::StepTimer timer(model);
+    CHECK(refusal(model) == qllm::ErrorCode::invalid_argument);
   }
   CHECK(refusal(model) == qllm::ErrorCode::ok);
   CHECK(refusal(model, {.memory_bytes = 65535}) == qllm::ErrorCode::invalid_argument);

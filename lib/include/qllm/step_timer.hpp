@@ -33,7 +33,7 @@ struct TimedStep {
 /// several teams of workers, those of the first. One at a time for a model.
 class QLLM_API StepTimer {
  public:
-  /// Throws out_of_memory.
+  /// Throws invalid_argument while the model is timed or traced already, out_of_memory.
   explicit StepTimer(const Model& model);
   ~StepTimer();
   StepTimer(const StepTimer&) = delete;
