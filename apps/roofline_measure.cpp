@@ -38,6 +38,7 @@ rl::Device median_device(const std::vector<rl::Device>& rounds) {
   rl::Device d = rounds.front();
   const auto median = [&](const auto& figure) {
     std::vector<double> values;
+    values.reserve(rounds.size());
     for (const rl::Device& r : rounds) values.push_back(figure(r));
     return spread_of(values).median;
   };
