@@ -42,10 +42,11 @@ struct TimersCost {
 class StepBench {
  public:
   StepBench(const ModelConfig& config, const BackendOptions& options)
-      : backend_(make_backend("cpu", options)), pool_(cpu::worker_pool(*backend_)) {
-    const Graph graph = build_llama(config);
-    weights_ = backend_->load(graph, std::make_shared<SyntheticSource>(graph, 1), {});
-    plan_ = backend_->compile(graph, weights_, {1, 1});
+      : graph_(build_llama(config)),
+        backend_(make_backend("cpu", options)),
+        pool_(cpu::worker_pool(*backend_)) {
+    weights_ = backend_->load(graph_, std::make_shared<SyntheticSource>(graph_, 1), {});
+    plan_ = backend_->compile(graph_, weights_, {1, 1});
     const KvShape shape{config.n_layers, config.n_kv_heads, config.head_dim};
     kv_ = backend_->make_kv_cache(shape, kSteps);
     logits_.resize(static_cast<size_t>(config.vocab_size));
@@ -83,24 +84,26 @@ class StepBench {
     return cost;
   }
 
-  /// Some steps with timers between as many without, by turns: the machine's speed moves by more
-  /// than they cost.
+  /// Single steps of a plan with timers and of one without, by turns: the machine's speed moves by
+  /// more than they cost. Of each measurement the medians of both are compared.
   TimersCost timers(int repeat) {
-    const int steps = std::clamp(static_cast<int>(kTurnNs / step_ns(3)), 3, kSteps);
+    const auto timed_plan = backend_->compile(graph_, weights_, {1, 1});
     TimersCost cost;
     std::vector<double> percent;
-    double before = step_ns(steps);
-    for (int i = 0; i < repeat * kTurns; ++i) {
-      StepRecorder recorder({.steps = steps, .bytes = int64_t{1} << 30});
-      plan_->set_recorder(&recorder);
+    for (int i = 0; i < repeat; ++i) {
+      StepRecorder recorder({.steps = kTurns, .bytes = int64_t{1} << 30});
+      timed_plan->set_recorder(&recorder);
       recorder.prepare();
-      const double timed = step_ns(steps);
-      plan_->set_recorder(nullptr);
-      const double behind = step_ns(steps);
-      percent.push_back(100 * (2 * timed / (before + behind) - 1));
-      before = behind;
-      cost.spans =
-          static_cast<double>(recorder.teams().front().tracks.front().spans().size()) / steps;
+      kv_->truncate(0);
+      std::vector<double> plain, timed;
+      for (int turn = 0; turn < kTurns; ++turn) {
+        plain.push_back(one_step_ns(*plan_));
+        timed.push_back(one_step_ns(*timed_plan));
+      }
+      percent.push_back(100 * (summarize(timed).median / summarize(plain).median - 1));
+      const auto spans = recorder.teams().front().tracks.front().spans().size();
+      cost.spans = static_cast<double>(spans) / kTurns;
+      timed_plan->set_recorder(nullptr);
     }
     cost.percent = summarize(percent);
     return cost;
@@ -111,8 +114,16 @@ class StepBench {
   static constexpr int kSteps = 256;
   static constexpr double kSliceNs = 3e8;
   static constexpr int kRounds = 1000;
-  static constexpr double kTurnNs = 5e7;
-  static constexpr int kTurns = 10;
+  static constexpr int kTurns = kSteps / 2;
+
+  double one_step_ns(Plan& plan) {
+    const int32_t token = 1;
+    const int32_t output = 0;
+    const BatchSlice slice{kv_.get(), 0, 1};
+    const auto begin = Clock::now();
+    plan.execute({{&token, 1}, {&slice, 1}, {&output, 1}}, logits_);
+    return std::chrono::duration<double, std::nano>(Clock::now() - begin).count();
+  }
 
   double step_ns(int count) {
     kv_->truncate(0);
@@ -148,6 +159,7 @@ class StepBench {
     return std::chrono::duration<double, std::nano>(Clock::now() - begin).count() / (kRounds / 10);
   }
 
+  Graph graph_;
   std::unique_ptr<Backend> backend_;
   cpu::WorkerPool& pool_;
   std::shared_ptr<const Weights> weights_;
