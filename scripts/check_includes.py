@@ -26,11 +26,12 @@ MAY_INCLUDE = {
     "backends/cpu": BACKEND,
     "backends/cpu/kernels": {"quant", "core", "include"},
     "backends/cuda": BACKEND,
+    "backends/hybrid": BACKEND,
     "apps": {"include"},
     "examples": {"include"},
 }
 # The only file that names all backends.
-EXCEPTIONS = {"backends/make_backend.cpp": BACKEND | {"reference", "cpu", "cuda"}}
+EXCEPTIONS = {"backends/make_backend.cpp": BACKEND | {"reference", "cpu", "cuda", "hybrid"}}
 LIB = {"core", "text", "graph", "backend", "quant", "model", "engine", "roofline"}
 # Public headers stand alone: no third-party type in them.
 THIRD_PARTY = re.compile(r"<(fmt|nlohmann|xsimd|hwloc|pcre2|CLI|spdlog|oneapi|dnnl|omp|simde|cuda)\b")
@@ -51,7 +52,7 @@ def target_of(include, path):
         return "include"
     if first in LIB and "/" in include:
         return first
-    if first in ("reference", "cuda") and "/" in include:
+    if first in ("reference", "cuda", "hybrid") and "/" in include:
         return first
     if path.startswith("backends/cpu/"):
         return None  # its own folders: kernels/, ops/, onednn/
@@ -91,6 +92,7 @@ def self_test():
         "backends/reference/a.cpp": '#include "cpu/plan.h"',
         "backends/cpu/plan.cpp": '#include "reference/plan.h"',
         "backends/cpu/ops/a.cpp": '#include "model/config.h"',
+        "backends/hybrid/a.cpp": '#include "cpu/plan.h"',
         "apps/a.cpp": '#include "engine/engine.h"',
         "apps/b.cpp": '#include "roofline/count.h"',
         "lib/roofline/a.cpp": '#include "backend/backend.h"',

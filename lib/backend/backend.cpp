@@ -67,6 +67,10 @@ std::shared_ptr<KvPool> Backend::make_kv_pool(const KvShape& shape, const KvPool
   return std::make_shared<KvPool>(make_kv_storage(shape, options.blocks), shape, options);
 }
 
+std::shared_ptr<float[]> Backend::host_buffer(int64_t count) {
+  return std::make_shared<float[]>(static_cast<size_t>(count));
+}
+
 std::unique_ptr<KvCache> Backend::make_kv_cache(const KvShape& shape, int64_t capacity) {
   const int64_t blocks = ceil_div(capacity, kKvBlockTokens);
   return std::make_unique<KvCache>(make_kv_pool(shape, {blocks, blocks}), capacity);

@@ -81,6 +81,15 @@ enum class MemoryMode : uint8_t {
 MemoryMode parse_memory_mode(std::string_view name);
 std::string to_string(MemoryMode mode);
 
+/// The most that one step may carry; buffers are made for it once.
+struct PlanLimits {
+  int64_t max_tokens = 512;
+  int64_t max_outputs = 1;
+};
+
+/// BackendOptions::gpu_layers: as many as fit.
+inline constexpr int64_t kAutomaticLayers = -1;
+
 struct BackendOptions {
   int threads = 0;   // workers; 0: one per physical core that the process may use
   std::string cpus;  // CPU list such as "0-3,8"; empty: all that the process may use
@@ -93,6 +102,11 @@ struct BackendOptions {
   bool lock_memory = false;                   // cpu only: weights are locked (mlock)
   NumaPolicy numa = NumaPolicy::split;        // cpu only; of one team: replicate means split
   int numa_node = -1;  // cpu only: workers and memory of this node only; -1: of all
+  // Where a second device takes layers: how many, the last ones. For an automatic number: what it
+  // leaves room for.
+  int64_t gpu_layers = kAutomaticLayers;
+  int64_t kv_memory_bytes = 0;  // of all layers; 0: some thousand tokens
+  PlanLimits limits;
   LogFn log;
 };
 
@@ -115,12 +129,6 @@ struct Batch {
   int part = kWholeStep;
 };
 
-/// The most that one step may carry; buffers are made for it once.
-struct PlanLimits {
-  int64_t max_tokens = 512;
-  int64_t max_outputs = 1;
-};
-
 /// A compiled graph with its buffers. Not safe for two threads at once. On the cpu `execute`
 /// allocates nothing once it has met the longest cache (oneDNN, where it is used, makes small
 /// allocations).
@@ -136,6 +144,16 @@ class Plan {
   /// From the next step on each op is timed (profile.h); null: no more. The recorder stays as long.
   /// A plan that has no timers ignores it.
   virtual void set_recorder(StepRecorder* recorder) { static_cast<void>(recorder); }
+  /// Seconds that each of Weights::parts() has computed so far; empty where there is one device.
+  virtual std::vector<double> part_seconds() const { return {}; }
+};
+
+/// What one device holds of a model that two devices share by layers.
+struct WeightsPart {
+  std::string device;
+  int64_t layers = 0;
+  int64_t bytes = 0;           // Weights::bytes()
+  int64_t bytes_per_step = 0;  // Weights::bytes_per_step()
 };
 
 /// The loaded weights of one graph on one backend.
@@ -148,6 +166,8 @@ class Weights {
   virtual int64_t bytes_per_step() const = 0;
   /// How they lie: "map", "copy", "hugetlb"; empty where that means nothing.
   virtual std::string memory() const { return {}; }
+  /// In the order in which a step meets them; empty: one device has all.
+  virtual std::vector<WeightsPart> parts() const { return {}; }
 };
 
 /// What a backend found and chose: for `qllm info` and logs.
@@ -197,6 +217,18 @@ class Backend {
   std::unique_ptr<KvCache> make_kv_cache(const KvShape& shape, int64_t capacity);
   virtual std::unique_ptr<Plan> compile(const Graph& graph, std::shared_ptr<const Weights> weights,
                                         const PlanLimits& limits) = 0;
+  /// Bytes of the device's own memory that are free now; 0: it has none, or does not know.
+  virtual int64_t memory_available() const { return 0; }
+  /// Blocks that a pool without a budget should have at most, by the device's own memory as it is
+  /// now; 0: it has none. By default three quarters of what is free: others may want some.
+  virtual int64_t kv_blocks_that_fit(const KvShape& shape) const {
+    return memory_available() / 4 * 3 / kv_block_bytes(shape);
+  }
+  /// Memory of this machine for `count` values that the device reads in each step: pinned, where
+  /// that is faster. Throws out_of_memory.
+  virtual std::shared_ptr<float[]> host_buffer(int64_t count);
+  /// The backends of Weights::parts() of the model that was loaded last; they belong to this one.
+  virtual std::vector<Backend*> parts() { return {}; }
   /// Where weights of this backend lie, and who reads them.
   virtual PlacementInfo placement(const Weights& weights) const {
     static_cast<void>(weights);
@@ -223,7 +255,8 @@ class Backend {
   virtual double measure_host_gbps() { return 0.0; }
 };
 
-/// Makes a backend by name: "cpu", "reference" or "auto". Defined in backends/make_backend.cpp.
+/// Makes a backend by name: "cpu", "reference" or "auto"; or of two, such as "cpu+reference", that
+/// share the layers, the second as a GPU would. Defined in backends/make_backend.cpp.
 std::unique_ptr<Backend> make_backend(const std::string& name, const BackendOptions& options);
 
 }  // namespace qllm

@@ -67,6 +67,14 @@ double Model::measure_read_gbps(int64_t bytes) const {
   return sum;
 }
 
+std::vector<double> Model::measure_parts_gbps(int64_t bytes) const {
+  std::vector<double> gbps;
+  for (Backend* part : impl_->replicas.front().backend->parts()) {
+    gbps.push_back(part->measure_read_gbps(bytes));
+  }
+  return gbps;
+}
+
 double Model::measure_peak_tops() const {
   double sum = 0;
   for (Replica& replica : impl_->replicas) sum += replica.backend->measure_peak_tops();

@@ -99,6 +99,16 @@ void packed_sizes(const Graph& graph, const PackedFile& file, ModelInfo* info) {
   info->ops_per_token = linear_ops(graph);
 }
 
+void describe_parts(const Replica& replica, ModelInfo* info) {
+  info->parts.clear();
+  for (const WeightsPart& part : replica.weights->parts()) {
+    const auto index = static_cast<int>(info->parts.size());
+    const int64_t block_bytes = replica.kv_pool->storage().part(index)->block_bytes();
+    info->parts.push_back(
+        {part.device, part.layers, part.bytes, part.bytes_per_step, block_bytes / kKvBlockTokens});
+  }
+}
+
 int64_t memory_bytes() {
   const long pages = sysconf(_SC_PHYS_PAGES);
   const long page_bytes = sysconf(_SC_PAGESIZE);

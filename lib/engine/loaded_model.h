@@ -93,6 +93,8 @@ class ModelImpl {
 };
 
 BackendOptions backend_options(const OpenOptions& options);
+/// Of every plan of a model. Throws invalid_argument.
+PlanLimits plan_limits(const OpenOptions& options);
 MachineInfo machine_info(const Backend& backend);
 /// How each team of a model is made: one, or one per memory node that has CPUs to use.
 std::vector<BackendOptions> team_options(const std::string& device, const BackendOptions& options);
@@ -109,7 +111,9 @@ ModelInfo describe(const GgufFile& file, const ModelConfig& config);
 /// Adds the sizes that the weights of `graph` will have under a scheme.
 void predict_sizes(const Graph& graph, const Scheme& scheme, const TensorSource& source,
                    ModelInfo* info);
-/// The same of a packed file, which need not be predicted.
+/// What each device of a loaded model has of it, where there are two.
+void describe_parts(const Replica& replica, ModelInfo* info);
+/// As predict_sizes, of a packed file, which need not be predicted.
 void packed_sizes(const Graph& graph, const PackedFile& file, ModelInfo* info);
 
 }  // namespace qllm

@@ -74,7 +74,7 @@ OpenOptions packed_options(const PackedFile& file, const OpenOptions& options) {
           "{}: packed as {}: it cannot be opened as {}", file.origin(), scheme, options.scheme);
   require(options.rotate || !file.form().rotations.any(), ErrorCode::invalid_argument,
           "{}: packed with rotated weights: it cannot be opened without", file.origin());
-  require(options.device != "reference", ErrorCode::unsupported,
+  require(options.device.find("reference") == std::string::npos, ErrorCode::unsupported,
           "{}: a packed file runs on the cpu; the reference reads the file that it was made of",
           file.origin());
   OpenOptions settled = options;
@@ -124,7 +124,16 @@ Scheme choose_scheme(const OpenOptions& options) {
   return {options.device == "reference" ? SchemeKind::fp32 : SchemeKind::int8};
 }
 
+PlanLimits plan_limits(const OpenOptions& options) {
+  require(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMaxBatchTokens,
+          ErrorCode::invalid_argument, "max_batch_tokens: {} is not in [1, {}]",
+          options.max_batch_tokens, kMaxBatchTokens);
+  return {options.max_batch_tokens, std::min(kMaxOutputs, options.max_batch_tokens)};
+}
+
 BackendOptions backend_options(const OpenOptions& options) {
+  require(options.gpu_layers >= kAutomaticLayers, ErrorCode::invalid_argument,
+          "gpu_layers: {}, expected 0 or more, or -1 for as many as fit", options.gpu_layers);
   require(options.threads >= 0, ErrorCode::invalid_argument, "threads: {} is negative",
           options.threads);
   BackendOptions b;
@@ -137,6 +146,9 @@ BackendOptions backend_options(const OpenOptions& options) {
   b.memory = parse_memory_mode(options.memory);
   b.lock_memory = options.lock_memory;
   b.numa = parse_numa_policy(options.numa);
+  b.gpu_layers = options.gpu_layers;
+  b.kv_memory_bytes = options.kv_memory_bytes;
+  b.limits = plan_limits(options);
   if (options.log) {
     b.log = [log = options.log](LogLevel level, std::string_view line) {
       log(static_cast<int>(level), line);
@@ -229,11 +241,7 @@ ModelImpl::ModelImpl(const SyntheticShape& shape, const OpenOptions& options)
 
 void ModelImpl::load(const Graph& graph, const Rotations& rotations,
                      std::shared_ptr<const TensorSource> source, const OpenOptions& options) {
-  require(options.max_batch_tokens >= 1 && options.max_batch_tokens <= kMaxBatchTokens,
-          ErrorCode::invalid_argument, "max_batch_tokens: {} is not in [1, {}]",
-          options.max_batch_tokens, kMaxBatchTokens);
-  limits.max_tokens = options.max_batch_tokens;
-  limits.max_outputs = std::min(kMaxOutputs, limits.max_tokens);
+  limits = plan_limits(options);
   if (!packed_) predict_sizes(graph, choose_scheme(options), *source, &info);
   if (packed_) packed_sizes(graph, *packed_, &info);
   try {
@@ -308,13 +316,16 @@ void ModelImpl::make_kv_pool(Replica* replica, int64_t budget) {
     pool.kept_blocks = pool.blocks;
   } else {
     const int64_t wanted = std::max(kDefaultKvTokens, 2 * config.context_length);
-    const int64_t quarter = memory_bytes() / 4 / block_bytes;
-    pool.blocks = std::max<int64_t>(std::min(ceil_div(wanted, kKvBlockTokens), quarter), 1);
+    int64_t most = memory_bytes() / 4 / block_bytes;
+    const int64_t on_device = replica->backend->kv_blocks_that_fit(shape);
+    if (on_device > 0) most = std::min(most, on_device);
+    pool.blocks = std::max<int64_t>(std::min(ceil_div(wanted, kKvBlockTokens), most), 1);
     pool.kept_blocks = kDefaultKeptTokens / kKvBlockTokens;
   }
   pool.blocks = std::min<int64_t>(pool.blocks, std::numeric_limits<int32_t>::max());
   replica->kv_pool = replica->backend->make_kv_pool(shape, pool);
   info.kv_bytes_per_token = block_bytes / kKvBlockTokens;
+  describe_parts(*replica, &info);
 }
 
 SequenceOwner ModelImpl::owner() const {
@@ -385,6 +396,12 @@ std::string Model::detokenize(std::span<const int32_t> ids, bool special) const 
 std::string Model::render_chat(std::span<const ChatMessage> messages,
                                bool add_generation_prompt) const {
   return render(impl_->tokenizer().vocab(), messages, add_generation_prompt);
+}
+
+std::vector<double> Model::part_seconds() const {
+  Replica& replica = impl_->replicas.front();
+  const std::lock_guard lock(replica.plan_mutex);
+  return replica.plan->part_seconds();
 }
 
 void verify_packed(const std::string& path) {

@@ -40,6 +40,13 @@ uint64_t check_of(const Header& header) {
   return checksum(bytes_of(header).first(offsetof(Header, check)));
 }
 
+/// A layout's name as it stands in a header: of one that is too long the end is its checksum.
+std::string short_name(const std::string& name) {
+  if (name.size() <= kLayoutBytes) return name;
+  const std::string check = fmt::format(" {:016x}", checksum(std::as_bytes(std::span(name))));
+  return name.substr(0, kLayoutBytes - check.size()) + check;
+}
+
 /// What a header must say to be of this owner and pool; tokens aside.
 Header header_of(const SequenceOwner& owner, const KvPool& pool) {
   Header h;
@@ -51,8 +58,7 @@ Header header_of(const SequenceOwner& owner, const KvPool& pool) {
   h.head_dim = static_cast<uint64_t>(pool.shape().head_dim);
   h.block_tokens = static_cast<uint64_t>(kKvBlockTokens);
   h.block_bytes = static_cast<uint64_t>(pool.storage().block_bytes());
-  const std::string layout = pool.storage().layout();
-  require(layout.size() <= kLayoutBytes, ErrorCode::internal, "KV layout: its name is too long");
+  const std::string layout = short_name(pool.storage().layout());
   std::copy(layout.begin(), layout.end(), h.layout.begin());
   return h;
 }

@@ -38,6 +38,10 @@ struct OpenOptions {
                      ///< empty: the best
   int threads = 0;   ///< workers; 0: one per physical core that the process may use
   std::string cpus;  ///< CPU list such as "0-3,8"; empty: all that the process may use
+  /// Where a GPU takes a part of the model: how many of its layers, the last ones, and the LM head
+  /// with them; the cpu computes the others. 0: none; -1: as many as fit into the GPU's free
+  /// memory.
+  int64_t gpu_layers = -1;
   int64_t max_batch_tokens = 512;  ///< tokens computed in one step of prefill
   bool large_pages = true;         ///< ask the system for large pages
   /// On a machine of several memory nodes: "split" (each worker's weights on its own node),
@@ -84,6 +88,15 @@ struct TensorInfo {
   int64_t bytes = 0;
 };
 
+/// What one device has of a model that two devices share by layers.
+struct ModelPart {
+  std::string device;
+  int64_t layers = 0;
+  int64_t weight_bytes = 0;
+  int64_t bytes_per_token = 0;     // read by one decode step at depth 0
+  int64_t kv_bytes_per_token = 0;  // taken in its memory by each token
+};
+
 struct ModelInfo {
   std::string architecture;
   std::string name;
@@ -104,6 +117,8 @@ struct ModelInfo {
   std::string packed_file;  // the packed file that the weights came from: the model, its copy in
                             // the cache, or empty
   std::string memory;       // of a loaded model: OpenOptions::memory as it came out
+  std::vector<ModelPart> parts;  // of a loaded model, in the order in which a step meets them;
+                                 // empty: one device has all
   std::vector<TensorInfo> tensors;
 };
 
@@ -225,6 +240,10 @@ class QLLM_API Model {
   /// Read bandwidth of the model's workers now, in GB/s (1e9 bytes/s): the ceiling of decode.
   /// `bytes`: how much is streamed, at least 64 MiB.
   double measure_read_gbps(int64_t bytes = int64_t{512} << 20) const;
+  /// The same of each of ModelInfo::parts, at whose joint rate measure_read_gbps() is.
+  std::vector<double> measure_parts_gbps(int64_t bytes = int64_t{512} << 20) const;
+  /// Seconds that each of ModelInfo::parts has computed so far.
+  std::vector<double> part_seconds() const;
   /// Int8 arithmetic of the model's workers now, on registers alone, in 1e12 operations a second (a
   /// multiply-add is two): the ceiling of prefill. 0 where the device cannot tell.
   double measure_peak_tops() const;
