@@ -33,15 +33,19 @@ class Bench {
     prompt_ = fixed_ids(lengths.prompt, vocab);
     gen_ = fixed_ids(lengths.gen, vocab);
     logits_.resize(static_cast<size_t>(lengths.batch * vocab));
+    part_bytes_ = part_bytes_per_step();
   }
 
-  // On average over the steps: each cache grows by one token each.
   double bytes_per_step() const {
     const ModelInfo info = model_.info();
-    const double mean_depth =
-        static_cast<double>(lengths_.depth) + static_cast<double>(lengths_.gen - 1) / 2;
-    return static_cast<double>(info.bytes_per_token) +
-           static_cast<double>(info.kv_bytes_per_token * lengths_.batch) * mean_depth;
+    return bytes_per_step(info.bytes_per_token, info.kv_bytes_per_token);
+  }
+  std::vector<double> part_bytes_per_step() const {
+    std::vector<double> bytes;
+    for (const ModelPart& part : model_.info().parts) {
+      bytes.push_back(bytes_per_step(part.bytes_per_token, part.kv_bytes_per_token));
+    }
+    return bytes;
   }
 
   // Touches all memory that the measurements will use.
@@ -58,15 +62,47 @@ class Bench {
     result.prefill_tops =
         result.prefill_tokens_per_s * static_cast<double>(model_.info().ops_per_token) / 1e12;
     // The bandwidth moves with the machine's other work: take it on both sides of the decode.
-    const double before = model_.measure_read_gbps();
+    const std::vector<double> before = ceilings();
+    const std::vector<double> spent = model_.part_seconds();
     const double steps_per_s = decode();
+    const std::vector<double> after = ceilings();
     result.decode_tokens_per_s = steps_per_s * static_cast<double>(lengths_.batch);
     result.decode_gbps = steps_per_s * bytes_per_step() / 1e9;
-    result.ceiling_gbps = (before + model_.measure_read_gbps()) / 2;
+    result.ceiling_gbps = (before.front() + after.front()) / 2;
+    if (!part_bytes_.empty()) add_parts(before, after, spent, &result);
     return result;
   }
 
  private:
+  /// On average over the steps: each cache grows by one token each.
+  double bytes_per_step(int64_t weights, int64_t kv_per_token) const {
+    const double mean_depth =
+        static_cast<double>(lengths_.depth) + static_cast<double>(lengths_.gen - 1) / 2;
+    return static_cast<double>(weights) +
+           static_cast<double>(kv_per_token * lengths_.batch) * mean_depth;
+  }
+
+  /// GB/s that can be read: of the model's workers, or of each part.
+  std::vector<double> ceilings() const {
+    return part_bytes_.empty() ? std::vector<double>{model_.measure_read_gbps()}
+                               : model_.measure_parts_gbps();
+  }
+
+  /// Each part by its own time and its own ceiling; both together in the time that each would take
+  /// at its ceiling.
+  void add_parts(const std::vector<double>& before, const std::vector<double>& after,
+                 const std::vector<double>& spent, BenchSample* result) const {
+    const std::vector<double> now = model_.part_seconds();
+    double least_ns = 0;  // of a step
+    for (size_t i = 0; i < part_bytes_.size(); ++i) {
+      const double seconds = (now[i] - spent[i]) / static_cast<double>(lengths_.gen);
+      const double ceiling = (before[i] + after[i]) / 2;
+      result->parts.push_back({part_bytes_[i] / seconds / 1e9, ceiling});
+      least_ns += part_bytes_[i] / ceiling;
+    }
+    result->ceiling_gbps = bytes_per_step() / least_ns;
+  }
+
   void start_at_depth(Session& session) {
     throw_if_interrupted();
     if (session.position() < lengths_.depth) {
@@ -103,6 +139,7 @@ class Bench {
   std::vector<Session*> together_;
   std::vector<int32_t> depth_, prompt_, gen_;
   std::vector<float> logits_;
+  std::vector<double> part_bytes_;  // of a step; empty where one device has all
 };
 
 int64_t parse_positive(std::string_view key, std::string_view text) {
@@ -180,6 +217,20 @@ Spread BenchRow::percent_of_peak() const {
   return spread_of(values);
 }
 
+Spread BenchRow::part_spread(size_t part, double BenchPart::*figure) const {
+  std::vector<double> values;
+  for (const BenchSample& sample : samples) values.push_back(sample.parts[part].*figure);
+  return spread_of(values);
+}
+
+Spread BenchRow::percent_of_ceiling(size_t part) const {
+  std::vector<double> values;
+  for (const BenchSample& sample : samples) {
+    values.push_back(100 * sample.parts[part].gbps / sample.parts[part].ceiling_gbps);
+  }
+  return spread_of(values);
+}
+
 BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& bar) {
   const InterruptScope scope;
   Bench bench(model, lengths);
@@ -187,6 +238,8 @@ BenchRow measure(const Model& model, const BenchLengths& lengths, ProgressBar& b
   row.threads = model.machine().workers;
   row.bytes_per_step = bench.bytes_per_step();
   row.placement = model.placement();
+  row.parts = model.info().parts;
+  row.part_bytes_per_step = bench.part_bytes_per_step();
   bench.warm_up();
   // Before the first measurement of the ceiling, whose buffer is none of the model's.
   row.peak_rss_bytes = peak_rss_bytes();

@@ -18,14 +18,21 @@ struct BenchLengths {
   int repeat = 5;
 };
 
+/// Of one part of a model that two devices share.
+struct BenchPart {
+  double gbps = 0;
+  double ceiling_gbps = 0;
+};
+
 /// Figures of one repeat.
 struct BenchSample {
   double prefill_tokens_per_s = 0;
   double decode_tokens_per_s = 0;  // of all sequences together
   double decode_gbps = 0;
   double ceiling_gbps = 0;
-  double prefill_tops = 0;  // 1e12 operations a second in the linears of all tokens
-  double peak_tops = 0;     // from registers
+  double prefill_tops = 0;       // 1e12 operations a second in the linears of all tokens
+  double peak_tops = 0;          // from registers
+  std::vector<BenchPart> parts;  // as ModelInfo::parts
 };
 
 /// All that was measured with one number of workers.
@@ -36,12 +43,17 @@ struct BenchRow {
   int64_t peak_rss_bytes = 0;  // loading and a warm-up
   double bytes_per_step = 0;
   PlacementInfo placement;
+  std::vector<ModelPart> parts;  // of a model that two devices share
+  std::vector<double> part_bytes_per_step;
   std::vector<BenchSample> samples;
 
   Spread spread(double BenchSample::*figure) const;
   /// Of each repeat's own ceiling.
   Spread percent_of_ceiling() const;
   Spread percent_of_peak() const;
+  Spread part_spread(size_t part, double BenchPart::*figure) const;
+  /// Of each part's own ceiling.
+  Spread percent_of_ceiling(size_t part) const;
 };
 
 /// Ids of the generator's sequence `seed`: which they are does not change the work.

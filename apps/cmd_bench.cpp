@@ -86,6 +86,22 @@ BenchRow measure_with(const BenchOptions& options, int threads, TraceFile& trace
   return row;
 }
 
+/// Each half at its own ceiling.
+Json parts_json(const BenchRow& row) {
+  Json list = Json::array();
+  for (size_t i = 0; i < row.parts.size(); ++i) {
+    Json& part = list.emplace_back();
+    part["device"] = row.parts[i].device;
+    part["layers"] = row.parts[i].layers;
+    part["weight_bytes"] = row.parts[i].weight_bytes;
+    part["bytes_per_step"] = std::llround(row.part_bytes_per_step[i]);
+    set_spread(part, "gbps", row.part_spread(i, &BenchPart::gbps));
+    set_spread(part, "ceiling_gbps", row.part_spread(i, &BenchPart::ceiling_gbps));
+    set_spread(part, "percent_of_ceiling", row.percent_of_ceiling(i));
+  }
+  return list;
+}
+
 Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   // Measured or counted once: minimum and maximum are the same.
   const auto set_once = [](Json& object, const std::string& key, const Json& value) {
@@ -112,6 +128,7 @@ Json row_json(const BenchRow& row, const BenchLengths& lengths) {
   set_once(json, "peak_rss_bytes", row.peak_rss_bytes);
   json["memory"] = row.memory;
   json["placement"] = placement_json(row.placement);
+  if (!row.parts.empty()) json["parts"] = parts_json(row);
   json["repeat"] = lengths.repeat;
   return json;
 }
@@ -144,6 +161,20 @@ std::string rows_text(const std::vector<BenchRow>& rows) {
                range_text(row.spread(&BenchSample::ceiling_gbps), 1),
                range_text(row.percent_of_ceiling(), 0), fmt::format("{:.2f}", row.load_s),
                human_bytes(row.peak_rss_bytes)});
+  }
+  return table.text();
+}
+
+/// Each half at its own ceiling.
+std::string parts_text(const BenchRow& row) {
+  Table table;
+  table.row({"part", "layers", "MB per step", "GB/s", "ceiling GB/s", "% of ceiling"});
+  for (size_t i = 0; i < row.parts.size(); ++i) {
+    table.row({row.parts[i].device, std::to_string(row.parts[i].layers),
+               fmt::format("{:.1f}", row.part_bytes_per_step[i] / 1e6),
+               range_text(row.part_spread(i, &BenchPart::gbps), 1),
+               range_text(row.part_spread(i, &BenchPart::ceiling_gbps), 1),
+               range_text(row.percent_of_ceiling(i), 0)});
   }
   return table.text();
 }
@@ -226,6 +257,7 @@ int execute(const BenchOptions& options) {
         n.prompt, n.gen, n.depth, n.batch, rows.front().bytes_per_step / 1e6, n.repeat));
     write_stdout(rows_text(rows));
     for (const BenchRow& row : rows) {
+      if (!row.parts.empty()) write_stdout("\n" + parts_text(row));
       // Where there is one node only, there is nothing to tell.
       if (row.placement.nodes.size() > 1) write_stdout("\n" + placement_text(row.placement));
     }

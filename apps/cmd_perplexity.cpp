@@ -181,6 +181,7 @@ std::unique_ptr<Runner> open_reference(const PerplexityOptions& options) {
   common.kv_format = "bf16";
   if (options.against == "reference") {
     common.device = "reference";
+    common.gpu_layers = "auto";
     common.scheme = "fp32";
     common.isa.clear();
   }

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <limits>
+#include <optional>
 
 #include "interrupt.h"
 
@@ -21,6 +23,31 @@ int level_number(const std::string& name) {
 
 std::string_view level_name(int level) {
   return kLogLevels.at(static_cast<size_t>(std::clamp(level, 0, 3)));
+}
+
+/// Empty, or what is wrong: CLI11's way.
+std::string check_device(const std::string& name) {
+  constexpr std::array<std::string_view, 3> kDevices = {"cpu", "cuda", "reference"};
+  const auto known = [&](std::string_view one) {
+    return std::find(kDevices.begin(), kDevices.end(), one) != kDevices.end();
+  };
+  const std::string_view all = name;
+  const size_t plus = all.find('+');
+  const bool two = plus != std::string_view::npos;
+  const bool fits = two ? known(all.substr(0, plus)) && known(all.substr(plus + 1))
+                        : name == "auto" || known(all);
+  return fits ? ""
+              : fmt::format("expected cpu, cuda, reference, auto or such as cpu+cuda, found '{}'",
+                            name);
+}
+
+/// "auto", or a number from 0; nothing for anything else.
+std::optional<int64_t> parse_layers(const std::string& text) {
+  if (text == "auto") return OpenOptions().gpu_layers;
+  int64_t value = 0;
+  const auto [end, status] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (status != std::errc{} || end != text.data() + text.size() || value < 0) return std::nullopt;
+  return value;
 }
 
 // Opens by `open(OpenOptions)` under a progress bar and within reach of Ctrl-C.
@@ -57,9 +84,23 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
       ->type_name("POLICY")
       ->capture_default_str()
       ->group(group);
-  command.add_option("--device", device, "cpu, reference (slow, exact), cuda, or auto")
-      ->check(CLI::IsMember({"cpu", "cuda", "reference", "auto"}))
+  command
+      .add_option(
+          "--device", device,
+          "cpu, reference (slow, exact), cuda, or auto; of two, such as cpu+cuda, the second "
+          "takes --gpu-layers")
+      ->check(check_device)
       ->type_name("NAME")
+      ->capture_default_str()
+      ->group(group);
+  command
+      .add_option("--gpu-layers", gpu_layers,
+                  "how many layers a GPU takes, the last ones, and the LM head with them; the cpu "
+                  "takes the others; 0: none; auto: as many as fit into its free memory")
+      ->check([](const std::string& text) {
+        return parse_layers(text) ? "" : "expected a number from 0 or auto, found '" + text + "'";
+      })
+      ->type_name("N")
       ->capture_default_str()
       ->group(group);
   command.add_option("--isa", isa, "force a kernel tier (see qllm info); default: the best")
@@ -135,6 +176,7 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   }
   OpenOptions options;
   options.device = device;
+  options.gpu_layers = parse_layers(gpu_layers).value_or(OpenOptions().gpu_layers);
   options.scheme = scheme;
   options.rotate = !no_rotate;
   options.isa = isa;

@@ -15,6 +15,7 @@ struct CommonOptions {
   int threads = 0;
   std::string cpus;
   std::string device = "auto";
+  std::string gpu_layers = "auto";
   std::string isa;
   std::string numa = "split";
   std::string scheme;

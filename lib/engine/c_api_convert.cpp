@@ -34,6 +34,7 @@ qllm_open_options default_open_options() {
   out.large_pages = d.large_pages ? 1 : 0;
   out.rotate = d.rotate ? 1 : 0;
   out.cache_bytes = d.cache_bytes;
+  out.gpu_layers = d.gpu_layers;
   return out;
 }
 
@@ -88,6 +89,7 @@ OpenOptions to_cpp(const qllm_open_options* given) {
   out.cache_bytes = o.cache_bytes;
   out.lock_memory = o.lock_memory != 0;
   out.numa = string_or_empty(o.numa);
+  out.gpu_layers = o.gpu_layers;
   if (o.log != nullptr) {
     out.log = [fn = o.log, user = o.log_user](int level, std::string_view line) {
       fn(level, std::string(line).c_str(), user);

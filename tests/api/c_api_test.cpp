@@ -216,6 +216,23 @@ TEST_CASE("c api: where the weights lie, under every policy") {
   CHECK(open_status(tiny_path(), &options) == QLLM_INVALID_ARGUMENT);
 }
 
+TEST_CASE("c api: layers for a second device") {
+  qllm_open_options options;
+  REQUIRE(qllm_open_options_init(&options, sizeof options) == QLLM_OK);
+  CHECK(options.gpu_layers == -1);
+  options.device = "cpu";
+  CHECK(open_status(tiny_path(), &options) == QLLM_OK);
+  options.gpu_layers = 1;
+  CHECK(open_status(tiny_path(), &options) == QLLM_INVALID_ARGUMENT);
+  options.device = "cpu+cpu";
+  CHECK(open_status(tiny_path(), &options) == QLLM_OK);
+  options.gpu_layers = -2;
+  CHECK(open_status(tiny_path(), &options) == QLLM_INVALID_ARGUMENT);
+  // Of a program built before there was such a field: as many as fit, which a cpu cannot say.
+  options.struct_size = offsetof(qllm_open_options, gpu_layers);
+  CHECK(open_status(tiny_path(), &options) == QLLM_UNSUPPORTED);
+}
+
 TEST_CASE("c api: info fills as much as the caller's struct holds") {
   qllm_model* model = open_model();
   qllm_model_info info;

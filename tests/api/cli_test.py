@@ -108,6 +108,9 @@ class Usage(Case):
             ["run", TINY, "-p", "x", "-f", "y"], ["run", TINY, "-p", "x", "-n", "abc"],
             ["run", TINY, "-p", "x", "--temp", "-1"], ["run", TINY, "-p", "x", "--top-p", "2"],
             ["run", TINY, "-p", "x", "--seed", "-1"], ["run", TINY, "-p", "x", "--device", "abacus"],
+            ["run", TINY, "-p", "x", "--device", "cpu+abacus"], ["run", TINY, "-p", "x", "--device", "cpu+"],
+            ["run", TINY, "-p", "x", "--gpu-layers", "-1"], ["run", TINY, "-p", "x", "--gpu-layers", "many"],
+            ["run", TINY, "-p", "x", "--gpu-layers", "1.5"], ["run", TINY, "-p", "x", "--gpu-layers", "9" * 20],
             ["run", TINY, "-p", "x", "--threads", "-1"], ["run", TINY, "-p"], ["run", TINY, "nonsense"],
             ["detokenize", TINY], ["logits", TINY, "--ids", "1"], ["bench"], ["bench", TINY, "--synthetic", "vocab=9"],
             ["bench", "--synthetic", "depth=3"], ["bench", "--synthetic", "vocab=x"], ["bench", TINY, "--threads", "a"],
@@ -225,6 +228,16 @@ class Run(Case):
         self.fails(qllm("run", TINY, "-p", "x", "--device", "cpu", "--scheme", "fp32"), 1, "fp32")
         self.fails(qllm("run", TINY, "-p", "x", "--isa", "abacus"), 1, "abacus")
         self.fails(qllm("run", TINY, "-p", "x", "--cpus", "99999"), 1, "99999")
+
+    def test_layers_on_two_devices(self):
+        arguments = ["run", TINY, "-p", "Hello world", "-n", 12, "--greedy", "--ignore-eos", "--quiet", "--no-cache", "--device"]
+        alone = self.works(qllm(*arguments, "cpu"))
+        for layers in (0, 1, 2, 99):
+            self.assertEqual(self.works(qllm(*arguments, "cpu+cpu", "--gpu-layers", layers)), alone)
+        self.assertEqual(self.works(qllm(*arguments, "cpu", "--gpu-layers", 0)), alone)
+        self.assertEqual(self.works(qllm(*arguments, "cpu", "--gpu-layers", "auto")), alone)
+        self.fails(qllm(*arguments, "cpu", "--gpu-layers", 1), 1, "1 layers asked for a GPU: device cpu has none")
+        self.fails(qllm(*arguments, "cpu+cpu"), 1, "--gpu-layers")
 
     def test_devices_and_threads(self):
         for more in (["--device", "reference"], ["--device", "reference", "--scheme", "int8"],
@@ -649,6 +662,31 @@ class Bench(Case):
                     self.assertGreater(low, 0, keys)
                     self.assertLessEqual(low, middle)
                     self.assertLessEqual(middle, high)
+
+    def test_parts_of_two_devices(self):
+        shape = self.SHAPE.replace("n_layers=1", "n_layers=3")
+        bench = ["bench", "--synthetic", shape, *self.SHORT, "--depth", 3]
+        whole = self.json(qllm(*bench, "--device", "cpu", "--json"))
+        self.assertNotIn("parts", whole)
+        both = [*bench, "--device", "cpu+cpu", "--gpu-layers", 1]
+        document = self.json(qllm(*both, "--json"))
+        first, second = document["parts"]
+        self.assertEqual((first["layers"], second["layers"]), (2, 1))
+        self.assertEqual(first["device"], "cpu")
+        total = first["bytes_per_step"] + second["bytes_per_step"]
+        self.assertAlmostEqual(total, document["decode"]["bytes_per_step"], delta=1)
+        self.assertEqual(document["decode"]["bytes_per_step"], whole["decode"]["bytes_per_step"])
+        for part in (first, second):
+            for key in ("gbps", "ceiling_gbps", "percent_of_ceiling"):
+                self.assertGreater(part[key + "_min"], 0)
+                self.assertLessEqual(part[key + "_min"], part[key])
+                self.assertLessEqual(part[key], part[key + "_max"])
+        low = min(first["ceiling_gbps_min"], second["ceiling_gbps_min"])
+        high = max(first["ceiling_gbps_max"], second["ceiling_gbps_max"])
+        self.assertLessEqual(low, document["ceiling_gbps"])
+        self.assertLessEqual(document["ceiling_gbps"], high)
+        text = self.works(qllm(*both)).decode()
+        self.assertRegex(text, r"(?m)^part +layers +MB per step")
 
     def test_shared_prefix(self):
         arguments = ["bench", TINY, "--shared-prefix", 150, "--gen", 4, "--repeat", 2]

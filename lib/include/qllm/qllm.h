@@ -114,6 +114,9 @@ typedef struct qllm_open_options {
   int32_t reserved2;        /**< leave 0 */
   const char* numa;         /**< on a machine of several memory nodes: "split", "interleave",
                                  "local", "replicate"; NULL: "split" */
+  int64_t gpu_layers;       /**< where a GPU takes a part of the model: how many layers, the last
+                                 ones, and the LM head with them; 0: none; -1 (default): as many as
+                                 fit into its free memory */
 } qllm_open_options;
 
 /** Sets all defaults; `struct_size` is sizeof(qllm_open_options).
