@@ -8,6 +8,7 @@ namespace qllm::cpu {
 void PlanTimers::set(StepRecorder* recorder, int workers, std::vector<ProfileStage> stages,
                      ProfileStage entry) {
   std::vector<std::string> names;
+  names.reserve(static_cast<size_t>(workers));
   for (int w = 0; w < workers; ++w) names.push_back("cpu worker " + std::to_string(w));
   int64_t spans = 0;
   for (const ProfileStage& stage : stages) {
