@@ -1,0 +1,253 @@
+#include "runtime.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+using Clock = std::chrono::steady_clock;
+
+struct EmulatedGraph {
+  std::vector<std::function<void()>> work;
+};
+struct EmulatedStream {
+  bool capturing = false;
+  EmulatedGraph captured;
+};
+struct EmulatedEvent {
+  Clock::time_point at;
+};
+
+namespace qllm::cuda_host {
+namespace {
+
+struct State {
+  std::mutex mutex;
+  Device device;
+  std::map<void*, size_t> allocations;
+  int64_t allocated = 0;
+  GraphCounters graphs;
+  cudaError_t error = cudaSuccess;  // stays, as a device's does
+  std::string failure;
+};
+State& state() {
+  static State s;
+  return s;
+}
+
+cudaError_t sticky() { return state().error; }
+
+void run_now(const std::function<void()>& work) {
+  if (state().error != cudaSuccess) return;
+  try {
+    work();
+  } catch (const std::exception& e) {
+    state().failure = e.what();
+    state().error = cudaErrorLaunchFailure;
+  }
+}
+
+}  // namespace
+
+Device& device() { return state().device; }
+int64_t allocated_bytes() { return state().allocated; }
+GraphCounters graph_counters() { return state().graphs; }
+const char* last_failure() { return state().failure.c_str(); }
+
+void enqueue(cudaStream_t stream, std::function<void()> work) {
+  if (stream != nullptr && stream->capturing) {
+    stream->captured.work.push_back(std::move(work));
+  } else {
+    run_now(work);
+  }
+}
+
+}  // namespace qllm::cuda_host
+
+using namespace qllm::cuda_host;  // NOLINT
+
+const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice:
+      return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice:
+      return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+      return state().failure.c_str();
+  }
+  return "unknown";
+}
+const char* cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
+cudaError_t cudaGetLastError() { return sticky(); }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = device().driver ? 13000 : 0;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (!device().driver) return cudaErrorInsufficientDriver;
+  if (device().count == 0) return cudaErrorNoDevice;
+  *count = device().count;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int d) {
+  return d >= 0 && d < device().count ? cudaSuccess : cudaErrorInvalidDevice;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int /*device*/) {
+  *prop = {};
+  std::strcpy(prop->name, "emulated device");
+  prop->totalGlobalMem = static_cast<size_t>(device().total_bytes);
+  prop->major = device().major;
+  prop->minor = device().minor;
+  prop->multiProcessorCount = device().multiprocessors;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*device*/) {
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = device().multiprocessors;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = device().major;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = device().minor;
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = device().major >= 9 ? 227 << 10 : (device().major == 8 ? 99 << 10 : 64 << 10);
+      break;
+    case cudaDevAttrL2CacheSize:
+      *value = 4 << 20;
+      break;
+  }
+  return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
+  *total_bytes = static_cast<size_t>(device().total_bytes);
+  *free_bytes = *total_bytes - static_cast<size_t>(allocated_bytes());
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void** p, size_t bytes) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  if (s.device.fail_allocation >= 0 && s.device.fail_allocation-- == 0) {
+    return cudaErrorMemoryAllocation;
+  }
+  if (s.allocated + static_cast<int64_t>(bytes) > s.device.total_bytes) {
+    return cudaErrorMemoryAllocation;
+  }
+  *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(*p, 0xCD, bytes);  // memory of a device is not zero
+  s.allocations[*p] = bytes;
+  s.allocated += static_cast<int64_t>(bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaFree(void* p) {
+  if (p == nullptr) return cudaSuccess;
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  const auto found = s.allocations.find(p);
+  if (found == s.allocations.end()) return cudaErrorInvalidValue;
+  s.allocated -= static_cast<int64_t>(found->second);
+  s.allocations.erase(found);
+  std::free(p);
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned /*flags*/) {
+  *p = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  return *p != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind /*kind*/,
+                            cudaStream_t stream) {
+  enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  return sticky();
+}
+cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
+  enqueue(stream, [=] { std::memset(p, value, bytes); });
+  return sticky();
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
+  *stream = new EmulatedStream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  delete stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t /*stream*/) { return sticky(); }
+cudaError_t cudaDeviceSynchronize() { return sticky(); }
+cudaError_t cudaStreamWaitEvent(cudaStream_t /*stream*/, cudaEvent_t /*event*/,
+                                unsigned /*flags*/) {
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
+  *event = new EmulatedEvent;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  enqueue(stream, [=] { event->at = Clock::now(); });
+  return sticky();
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t /*event*/) { return sticky(); }
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t begin, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->at - begin->at).count();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode /*mode*/) {
+  if (stream == nullptr || stream->capturing) return cudaErrorInvalidValue;
+  stream->capturing = true;
+  stream->captured = {};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  if (!stream->capturing) return cudaErrorInvalidValue;
+  stream->capturing = false;
+  *graph = new EmulatedGraph(std::move(stream->captured));
+  ++state().graphs.captured;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                 unsigned long long /*flags*/) {
+  *exec = new EmulatedGraph(*graph);
+  return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t /*stream*/) {
+  ++state().graphs.launched;
+  for (const auto& work : exec->work) run_now(work);
+  return sticky();
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+  delete exec;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
