@@ -54,6 +54,10 @@ __device__ inline float warp_max(float v) {
   return v;
 }
 
+/// 16 bytes that are read once, which need not stay in a cache; and such as are read again.
+__device__ inline uint4 load_once(const void* p) { return __ldcs(static_cast<const uint4*>(p)); }
+__device__ inline uint4 load_again(const void* p) { return *static_cast<const uint4*>(p); }
+
 /// Kernels of a stream may be resident before the one ahead of them has ended (programmatic
 /// dependent launch, CUDA Programming Guide); this waits until it has, with all it wrote. Every
 /// kernel begins with it, before it reads or writes anything that another kernel touches; weights,

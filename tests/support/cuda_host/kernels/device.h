@@ -156,6 +156,9 @@ inline float warp_max(float v) {
   return lane.value;
 }
 
+inline uint4 load_once(const void* p) { return *static_cast<const uint4*>(p); }
+inline uint4 load_again(const void* p) { return *static_cast<const uint4*>(p); }
+
 inline void wait_for_previous() {}
 
 inline void mma_s8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
