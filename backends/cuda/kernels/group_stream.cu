@@ -57,7 +57,7 @@ __global__ __launch_bounds__(kThreads) void stream_kernel(GroupRun w, QuantRows 
   __shared__ float parts[kTeams][kTokens][kOutputs];
   const int team = static_cast<int>(threadIdx.x) / kTeam;
   const int lane = static_cast<int>(threadIdx.x) % kTeam;
-  const Reader reader{w.format, w.columns + blockIdx.x * w.column_bytes()};
+  const Reader reader{w.format, w.columns + blockIdx.x * w.column_bytes};
   float out[4][kTokens] = {};
   const int64_t groups = w.k_padded / x.group;
   for (int64_t g = team; g < groups; g += kTeams) {

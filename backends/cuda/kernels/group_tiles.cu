@@ -107,7 +107,7 @@ __global__ __launch_bounds__(kThreads) void tiles_kernel(GroupRun w, QuantRows x
   const int g = lane / 4, t = lane % 4;
   const int set = static_cast<int>(blockIdx.z);
   const int64_t token0 = static_cast<int64_t>(blockIdx.y) * kTokens;
-  const Reader reader{w.format, w.columns + blockIdx.x * w.column_bytes()};
+  const Reader reader{w.format, w.columns + blockIdx.x * w.column_bytes};
   float out[2][kTiles][4] = {};
   for (int64_t group = warp; group < w.k_padded / x.group; group += kWarps) {
     add_group<Reader, kBits, kTiles>(reader, group, set, x, token0, m, out);

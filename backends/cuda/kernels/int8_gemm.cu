@@ -59,12 +59,9 @@ LinearKernel choose_group_kernel(int64_t m) {
   return m <= kStreamTokens ? LinearKernel::stream : LinearKernel::tiles;
 }
 
-int stream_rows_per_warp(int64_t n, int multiprocessors) {
+int stream_rows_per_warp(int64_t n, int64_t m, int multiprocessors) {
   constexpr int64_t kWarpsWanted = 16;
-  for (const int rows : {4, 2}) {
-    if (n / rows >= kWarpsWanted * multiprocessors) return rows;
-  }
-  return 1;
+  return m <= 4 && n / 4 >= kWarpsWanted * multiprocessors ? 4 : 2;
 }
 
 }  // namespace qllm::cuda

@@ -95,23 +95,15 @@ void launch_stream(const Int8Linear& w, const QuantRows& x, int64_t m, const Lin
          static_cast<int>(m), y);
 }
 
-template <int kTokens>
-void launch_rows(int rows, const Int8Linear& w, const QuantRows& x, int64_t m,
-                 const LinearTarget& y, cudaStream_t stream) {
-  if (rows == 4) return launch_stream<4, kTokens>(w, x, m, y, stream);
-  if (rows == 2) return launch_stream<2, kTokens>(w, x, m, y, stream);
-  launch_stream<1, kTokens>(w, x, m, y, stream);
-}
-
 }  // namespace
 
 void int8_stream(const Int8Linear& w, const QuantRows& x, int64_t m, const LinearTarget& y,
                  int multiprocessors, cudaStream_t stream) {
-  const int rows = stream_rows_per_warp(w.first.n, multiprocessors);
-  if (m == 1) return launch_rows<1>(rows, w, x, m, y, stream);
-  if (m == 2) return launch_rows<2>(rows, w, x, m, y, stream);
-  if (m <= 4) return launch_rows<4>(rows, w, x, m, y, stream);
-  launch_rows<8>(rows, w, x, m, y, stream);
+  const bool four = stream_rows_per_warp(w.first.n, m, multiprocessors) == 4;
+  if (m > 4) return launch_stream<2, 8>(w, x, m, y, stream);
+  if (m > 2) return (four ? launch_stream<4, 4> : launch_stream<2, 4>)(w, x, m, y, stream);
+  if (m > 1) return (four ? launch_stream<4, 2> : launch_stream<2, 2>)(w, x, m, y, stream);
+  (four ? launch_stream<4, 1> : launch_stream<2, 1>)(w, x, m, y, stream);
 }
 
 }  // namespace qllm::cuda

@@ -37,8 +37,7 @@ struct GroupRun {
   int64_t n0 = 0;
   int64_t n = 0;
   int64_t k_padded = 0;
-
-  int64_t column_bytes() const { return format.column_bytes(k_padded); }
+  int64_t column_bytes = 0;  // format.column_bytes(k_padded)
 };
 
 /// Where products go. Outputs past floats.width are not written.
@@ -62,9 +61,9 @@ enum class LinearKernel : uint8_t {
 LinearKernel choose_int8_kernel(int64_t m);
 LinearKernel choose_group_kernel(int64_t m);
 
-/// Rows that a warp of the stream kernel takes: 4 where that fills the device, else 2 or 1, so that
-/// each multiprocessor has some 16 warps with loads in flight.
-int stream_rows_per_warp(int64_t n, int multiprocessors);
+/// Rows that a warp of the stream kernel takes: 4 where that fills the device with some 16 warps a
+/// multiprocessor and few tokens leave room for their sums in registers, else 2.
+int stream_rows_per_warp(int64_t n, int64_t m, int multiprocessors);
 
 /// 1 to kStreamTokens tokens.
 void int8_stream(const Int8Linear& w, const QuantRows& x, int64_t m, const LinearTarget& y,
