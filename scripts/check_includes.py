@@ -54,7 +54,7 @@ def target_of(include, path):
         return first
     if first in ("reference", "cuda", "hybrid") and "/" in include:
         return first
-    if path.startswith("backends/cpu/"):
+    if path.startswith(("backends/cpu/", "backends/cuda/")):
         return None  # its own folders: kernels/, ops/, onednn/
     if first == "cpu" or first == "kernels" or first == "backends":
         return "cpu"

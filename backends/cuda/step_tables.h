@@ -24,14 +24,6 @@ struct StepTables {
   const int32_t* output_rows = nullptr;  // [outputs]: ascending tokens
 };
 
-/// What the host knows of a step when it launches kernels.
-struct StepShape {
-  int64_t n_tokens = 0;
-  int64_t n_slices = 0;
-  int64_t n_outputs = 0;
-  bool decode = false;  // every slice has one token: what a captured graph may rely on
-};
-
 /// Rows of float32 on the device; `ld` floats apart, a multiple of 64, of which `width` are used.
 struct FloatRows {
   float* data = nullptr;

@@ -1,0 +1,25 @@
+// One linear of a step: its kernels by the number of tokens.
+#pragma once
+
+#include "cuda_device.h"
+#include "cuda_weights.h"
+#include "int8_gemm.h"
+#include "kernels/linear.h"
+
+namespace qllm::cuda {
+
+/// What all linears of a plan share.
+struct LinearContext {
+  int multiprocessors = 1;
+  Int8Gemm* gemm = nullptr;  // null: tiles take all token counts
+  int32_t* sums = nullptr;   // of the gemm: [most tokens, most outputs]
+};
+
+/// y = x w^T + bias + residual for m tokens.
+void run_linear(const DeviceLinear& w, const QuantRows& x, int64_t m, const LinearTarget& y,
+                const LinearContext& context, const Stream& stream);
+
+/// Sums that a gemm of this linear makes for m tokens, in values; 0: it takes none.
+int64_t gemm_sums(const DeviceLinear& w, int64_t m);
+
+}  // namespace qllm::cuda
