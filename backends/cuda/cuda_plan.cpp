@@ -27,6 +27,7 @@ namespace {
 struct StepKind {
   int64_t n_tokens = 0;
   int64_t n_outputs = 0;
+  int64_t max_length = 0;
   friend auto operator<=>(const StepKind&, const StepKind&) = default;
 };
 
@@ -197,7 +198,7 @@ void CudaPlan::operator()(const RopeKvWriteOp& op) {
 
 void CudaPlan::operator()(const AttentionOp& op) {
   launches_.push_back([this, op, q = activations_.floats(op.q), out = activations_.floats(op.out)] {
-    attention_.run(op, kv_, q, out, upload_.tables(), stream_);
+    attention_.run(op, q, out, upload_.tables(), stream_);
   });
   quantize_if_wanted(op.out);
 }
@@ -279,10 +280,11 @@ void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
     return storage_of<CudaKvStorage>(batch, *slice.kv, "cuda").address(block);
   };
   bool stale = upload_.send(batch, stream_, address);
-  stale = attention_.prepare(batch, stream_) || stale;
+  stale = attention_.prepare(batch, kv, stream_) || stale;
   if (stale || !(kv == kv_)) graphs_.clear();  // they hold addresses and the cache's shape
   kv_ = kv;
-  step_ = {static_cast<int64_t>(batch.tokens.size()), static_cast<int64_t>(batch.outputs.size())};
+  step_ = {static_cast<int64_t>(batch.tokens.size()), static_cast<int64_t>(batch.outputs.size()),
+           attention_.max_length()};
   send_entry(batch);
   run(attention_.only_decode());
   fetch_result(batch, logits);

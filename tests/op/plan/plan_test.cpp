@@ -19,6 +19,7 @@
 #include "quant/float_bits.h"
 #include "quant/group_quant.h"
 #include "support/agreement.h"
+#include "support/grid_source.h"
 
 using qllm::test::Agreement;
 
@@ -44,71 +45,7 @@ qllm::ModelConfig config_of(const Shape& s) {
   return c;
 }
 
-/// A synthetic model whose matrices lie on several grids, as those of a mixed GGUF file do: Q, K
-/// and V each on another, or on none; gate and up too.
-class GridSource final : public qllm::TensorSource {
- public:
-  GridSource(const qllm::Graph& graph, std::shared_ptr<const qllm::TensorSource> values)
-      : values_(std::move(values)) {
-    for (const qllm::Weight& w : graph.weights) {
-      for (const qllm::RowSpan& span : w.rows) width_[span.tensor] = w.k;
-    }
-  }
-
-  std::optional<qllm::GroupFormat> grid(const std::string& tensor) const override {
-    using enum qllm::GroupScales;
-    const bool by_super_blocks = width_.at(tensor) % qllm::kSuperBlock == 0;
-    const auto has = [&](const char* part) { return tensor.find(part) != std::string::npos; };
-    if (width_.at(tensor) % 32 != 0 || has("norm") || has("attn_k")) return std::nullopt;
-    if (has("attn_q")) return qllm::GroupFormat{4, 32, f16};
-    if (has("ffn_down") || has("ffn_gate")) {
-      return qllm::GroupFormat{4, 32, by_super_blocks ? k_quant : f16_min};
-    }
-    if (has("ffn_up") || has("attn_v")) return qllm::GroupFormat{4, 32, f16_min};
-    return qllm::GroupFormat{8, 32, f16};
-  }
-
-  void read_grid_row(const std::string& tensor, int64_t row, qllm::GroupRow* out) const override {
-    const qllm::GroupFormat format = *grid(tensor);
-    const int64_t k = width_.at(tensor);
-    std::vector<float> x(static_cast<size_t>(k));
-    values_->read_rows(tensor, row, 1, x.data());
-    const bool by_super_blocks = format.scales == qllm::GroupScales::k_quant;
-    const qllm::GroupFormat plain{4, 32, qllm::GroupScales::f16_min};
-    qllm::quantize_group_row(by_super_blocks ? plain : format, x.data(), k, out);
-    out->q.resize(static_cast<size_t>(k));  // without the padding
-    if (!by_super_blocks) {
-      out->scale.resize(static_cast<size_t>(k / 32));
-      if (format.scales == qllm::GroupScales::f16_min) {
-        out->min.resize(static_cast<size_t>(k / 32));
-      }
-      return;
-    }
-    // About as large as the values: scale 2/15 of their range, minimum half of it.
-    const auto blocks = static_cast<size_t>(k / qllm::kSuperBlock);
-    out->scale.assign(blocks, qllm::float_to_half(0.0002F));
-    out->min.assign(blocks, qllm::float_to_half(0.0015F));
-    out->sub_scale.clear();
-    out->sub_min.clear();
-    for (int64_t g = 0; g < k / 32; ++g) {
-      out->sub_scale.push_back(static_cast<uint8_t>(20 + (row + 7 * g) % 44));
-      out->sub_min.push_back(static_cast<uint8_t>(20 + (3 * row + g) % 44));
-    }
-  }
-
-  void read_rows(const std::string& tensor, int64_t row, int64_t count, float* out) const override {
-    if (!grid(tensor)) return values_->read_rows(tensor, row, count, out);
-    qllm::GroupRow r;
-    for (int64_t i = 0; i < count; ++i, out += width_.at(tensor)) {
-      read_grid_row(tensor, row + i, &r);
-      qllm::dequantize_group_row(*grid(tensor), r, out);
-    }
-  }
-
- private:
-  std::shared_ptr<const qllm::TensorSource> values_;
-  std::map<std::string, int64_t> width_;
-};
+using qllm::test::GridSource;
 
 struct Machine {
   std::unique_ptr<qllm::Backend> backend;

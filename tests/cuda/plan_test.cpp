@@ -1,0 +1,227 @@
+// Whole steps of the CUDA backend, emulated, against the reference under the same scheme: integer
+// sums are equal and both store the same keys and values (support/agreement.h derives the bounds).
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "backend/backend.h"
+#include "core/error.h"
+#include "cuda_backend.h"
+#include "cuda_host/runtime.h"
+#include "model/llama.h"
+#include "model/synthetic.h"
+#include "support/agreement.h"
+#include "support/grid_source.h"
+
+using namespace qllm;  // NOLINT
+
+namespace {
+
+constexpr int64_t kVocab = 200;
+constexpr int64_t kMaxTokens = 160;
+
+struct Shape {
+  int64_t d_model = 128, d_ff = 192, n_heads = 4, n_kv_heads = 2, head_dim = 32;
+  bool on_grids = false;
+};
+
+Graph graph_of(const Shape& s) {
+  ModelConfig c;
+  c.architecture = "llama";
+  c.vocab_size = kVocab;
+  c.d_model = s.d_model;
+  c.d_ff = s.d_ff;
+  c.n_layers = 2;
+  c.n_heads = s.n_heads;
+  c.n_kv_heads = s.n_kv_heads;
+  c.head_dim = s.head_dim;
+  c.rotary_dim = s.head_dim;
+  c.context_length = 512;
+  c.tied_lm_head = true;
+  return build_llama(c);
+}
+
+std::unique_ptr<Backend> backend_of(const std::string& device, const BackendOptions& options) {
+  return device == "cuda" ? cuda::make_backend(options) : make_backend(device, options);
+}
+
+class Machine {
+ public:
+  Machine(const std::string& device, const BackendOptions& options, const Shape& s)
+      : backend_(backend_of(device, options)) {
+    const Graph graph = graph_of(s);
+    std::shared_ptr<const TensorSource> source = std::make_shared<SyntheticSource>(graph, 5);
+    if (s.on_grids) source = std::make_shared<test::GridSource>(graph, source);
+    plan_ = backend_->compile(graph, backend_->load(graph, source, {}), {kMaxTokens, 8});
+    pool_ = backend_->make_kv_pool({2, s.n_kv_heads, s.head_dim}, {32, 0});
+    for (int i = 0; i < 3; ++i) caches_.push_back(std::make_unique<KvCache>(pool_, 512));
+  }
+
+  /// `counts` tokens of each sequence in one step; logits of the last of each that has any.
+  std::vector<float> step(const std::vector<int64_t>& counts) {
+    std::vector<int32_t> ids, outputs;
+    std::vector<BatchSlice> slices;
+    for (size_t s = 0; s < counts.size(); ++s) {
+      if (counts[s] == 0) continue;
+      slices.push_back({caches_[s].get(), static_cast<int64_t>(ids.size()), counts[s]});
+      for (int64_t i = 0; i < counts[s]; ++i) {
+        ids.push_back(static_cast<int32_t>(next_++ * 37 % kVocab));
+      }
+      outputs.push_back(static_cast<int32_t>(ids.size() - 1));
+    }
+    std::vector<float> logits(outputs.size() * kVocab);
+    plan_->execute({ids, slices, outputs}, logits);
+    return logits;
+  }
+  KvCache& cache(size_t i) { return *caches_[i]; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Plan> plan_;
+  std::shared_ptr<KvPool> pool_;
+  std::vector<std::unique_ptr<KvCache>> caches_;
+  int64_t next_ = 1;
+};
+
+const std::vector<std::vector<int64_t>> kSteps = {{70, 5, 0},  {1, 90, 40}, {1, 1, 1}, {1, 1, 1},
+                                                  {30, 1, 64}, {1, 0, 1},   {1, 1, 1}};
+
+BackendOptions options_of(const std::string& scheme, KvFormat format = KvFormat::bf16) {
+  BackendOptions options;
+  options.scheme = parse_scheme(scheme);
+  options.kv_format = format;
+  options.kv_as_bf16 = true;
+  return options;
+}
+
+std::vector<std::vector<float>> run_all(Machine& machine) {
+  std::vector<std::vector<float>> out;
+  for (const auto& counts : kSteps) out.push_back(machine.step(counts));
+  return out;
+}
+
+/// What a test allocates on the device must be gone behind it; and the emulated device is as it
+/// was.
+struct CleanDevice {
+  cuda_host::Device before = cuda_host::device();
+  ~CleanDevice() {
+    cuda_host::device() = before;
+    CHECK(cuda_host::allocated_bytes() == 0);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("cuda steps: equal the reference of the same scheme") {
+  const CleanDevice clean;
+  for (const char* scheme : {"int8", "int4-g32", "int4-g128-sym", "keep"}) {
+    CAPTURE(scheme);
+    test::Agreement agreement;
+    for (Shape shape : {Shape{}, Shape{192, 128, 6, 3, 64}, Shape{256, 256, 3, 3, 24}}) {
+      shape.on_grids = std::string(scheme) == "keep";
+      const BackendOptions options = options_of(scheme);
+      Machine oracle("reference", options, shape);
+      const auto expected = run_all(oracle);
+      Machine machine("cuda", options, shape);
+      for (size_t i = 0; i < kSteps.size(); ++i) {
+        agreement.compare(machine.step(kSteps[i]), expected[i], kVocab);
+      }
+    }
+    INFO(agreement.close, " of ", agreement.rows, " rows close, largest ", agreement.largest);
+    CHECK(agreement.largest < test::Agreement::kRoundedAnew);
+  }
+}
+
+TEST_CASE("cuda steps: the same bits in whatever order threads run, and on whatever device") {
+  const CleanDevice clean;
+  const BackendOptions options = options_of("int8", KvFormat::int8);
+  std::vector<std::vector<float>> first;
+  for (const uint64_t order : {0, 1, 2, 77}) {
+    cuda_host::set_order(order);
+    Machine machine("cuda", options, {});
+    const auto logits = run_all(machine);
+    if (first.empty()) first = logits;
+    CHECK(logits == first);
+  }
+  cuda_host::set_order(0);
+}
+
+TEST_CASE("cuda steps: decode steps are captured once for each number of tokens") {
+  const CleanDevice clean;
+  const BackendOptions options = options_of("int8");
+  Machine machine("cuda", options, {});
+  const auto before = cuda_host::graph_counters();
+  machine.step({20, 30, 0});
+  for (int i = 0; i < 5; ++i) machine.step({1, 0, 0});
+  for (int i = 0; i < 5; ++i) machine.step({1, 1, 0});
+  const auto after = cuda_host::graph_counters();
+  CHECK(after.captured - before.captured == 2);
+  CHECK(after.launched - before.launched == 8);  // the first of each kind runs as it is
+}
+
+TEST_CASE("cuda steps: a long context moves the tables, and graphs with them") {
+  const CleanDevice clean;
+  const BackendOptions options = options_of("int8");
+  Machine machine("cuda", options, {}), oracle("reference", options, {});
+  test::Agreement agreement;
+  for (int i = 0; i < 3; ++i) {
+    for (const auto& counts : {std::vector<int64_t>{140, 0, 0}, {1, 0, 0}, {1, 0, 0}, {1, 0, 0}}) {
+      agreement.compare(machine.step(counts), oracle.step(counts), kVocab);
+    }
+  }
+  CHECK(agreement.largest < test::Agreement::kRoundedAnew);
+}
+
+TEST_CASE("cuda backend: says what is missing") {
+  const CleanDevice clean;
+  const auto message = [] {
+    try {
+      cuda::make_backend(options_of("int8"));
+    } catch (const Error& e) {
+      CHECK(e.code() == ErrorCode::unsupported);
+      return std::string(e.what());
+    }
+    return std::string("none");
+  };
+  cuda_host::device().driver = false;
+  CHECK(message() == "device cuda: no NVIDIA driver was found (libcuda.so.1)");
+  cuda_host::device().driver = true;
+  cuda_host::device().count = 0;
+  CHECK(message() == "device cuda: the driver finds no GPU");
+  cuda_host::device().count = 1;
+  cuda_host::device().major = 7;
+  cuda_host::device().minor = 0;
+  CHECK(message() ==
+        "device cuda: emulated device has compute capability 7.0, 7.5 is the least that runs");
+  cuda_host::device().minor = 5;
+  CHECK(message() == "none");
+  CHECK_THROWS_WITH_AS(cuda::make_backend(options_of("fp32")),
+                       "device cuda: scheme fp32: it computes with quantized weights, the "
+                       "reference in fp32",
+                       Error);
+}
+
+TEST_CASE("cuda backend: every allocation may fail, and nothing leaks") {
+  const CleanDevice clean;
+  const Graph graph = graph_of({});
+  int64_t failures = 0;
+  for (int allowed = 0;; ++allowed) {
+    cuda_host::device().fail_allocation = allowed;
+    try {
+      Machine machine("cuda", options_of("int8"), {});
+      machine.step({5, 0, 0});
+      if (cuda_host::device().fail_allocation >= 0) break;  // it never came to that
+    } catch (const Error& e) {
+      CHECK(e.code() == ErrorCode::out_of_memory);
+      ++failures;
+    }
+    REQUIRE(cuda_host::allocated_bytes() == 0);
+    REQUIRE(allowed < 1000);
+  }
+  CHECK(failures > 20);
+}
