@@ -45,7 +45,7 @@ class CudaPlan final : public Plan {
         upload_(limits_),
         attention_(graph_, limits_, device_.multiprocessors) {
     make_linear_context();
-    for (const Op& op : graph_.ops) std::visit(*this, op);
+    for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
     make_host_rows();
   }
 
@@ -67,6 +67,7 @@ class CudaPlan final : public Plan {
  private:
   using Launch = std::function<void()>;
 
+  const LinearOp* fused_linear(size_t i) const;
   void make_linear_context();
   void make_host_rows();
   RowOutputs outputs_of(ValueId id);
@@ -101,6 +102,7 @@ class CudaPlan final : public Plan {
   WeightId table_ = kNone;  // whose rows it is; kNone: the batch's inputs
   PinnedBuffer entry_rows_;
   PinnedBuffer result_rows_;
+  size_t op_ = 0;  // being compiled
   std::vector<Launch> launches_;
   std::map<StepKind, std::optional<CapturedGraph>> graphs_;  // empty: seen once
   StepKind step_;                                            // that runs
@@ -164,10 +166,31 @@ void CudaPlan::operator()(const LinearOp& op) {
   if (op.bias != kNone) y.bias = weights_->vector(op.bias);
   if (op.residual != kNone) y.residual = activations_.floats(op.residual).data;
   const DeviceLinear& w = weights_->linear(op.weight);
-  launches_.push_back([this, op, y, &w, x = activations_.quantized(op.in)] {
-    run_linear(w, x, rows(op.out), y, linear_, stream_);
+  const bool swiglu = op_ + 1 < graph_.ops.size() && fused_linear(op_ + 1) != nullptr;
+  launches_.push_back([this, op, y, &w, swiglu, x = activations_.quantized(op.in)] {
+    const int64_t m = rows(op.out);
+    if (swiglu && leaves_sums(w, m, linear_)) {
+      run_sums(w, x, m, linear_, stream_);
+    } else {
+      run_linear(w, x, m, y, linear_, stream_);
+    }
   });
   quantize_if_wanted(op.out);
+}
+
+/// The linear before op `i` where that is the SwiGLU which alone reads it.
+const LinearOp* CudaPlan::fused_linear(size_t i) const {
+  const auto* swiglu = std::get_if<SwiGluOp>(&graph_.ops[i]);
+  const auto* linear = i > 0 ? std::get_if<LinearOp>(&graph_.ops[i - 1]) : nullptr;
+  if (swiglu == nullptr || linear == nullptr || linear->out != swiglu->gate_up ||
+      linear->bias != kNone || linear->residual != kNone || linear->out == graph_.logits) {
+    return nullptr;
+  }
+  int64_t readers = 0;
+  for (const Op& op : graph_.ops) {
+    for (const ValueId in : inputs_of(op)) readers += in == linear->out ? 1 : 0;
+  }
+  return readers == 1 ? linear : nullptr;
 }
 
 const float* CudaPlan::inv_freq(const std::vector<float>& values) {
@@ -205,9 +228,19 @@ void CudaPlan::operator()(const AttentionOp& op) {
 
 void CudaPlan::operator()(const SwiGluOp& op) {
   const int64_t d_ff = graph_.value(op.out).width;
+  const LinearOp* const linear = fused_linear(op_);
+  const DeviceLinear* const w = linear != nullptr ? &weights_->linear(linear->weight) : nullptr;
+  const float* const x_scale = w != nullptr ? activations_.quantized(linear->in).scale : nullptr;
   launches_.push_back(
-      [this, op, d_ff, in = activations_.floats(op.gate_up), out = outputs_of(op.out)] {
-        swiglu_rows(in, d_ff, op.hadamard != 0, rows(op.out), out, stream_.get());
+      [this, op, d_ff, w, x_scale, in = activations_.floats(op.gate_up), out = outputs_of(op.out)] {
+        const int64_t m = rows(op.out);
+        if (w != nullptr && leaves_sums(*w, m, linear_)) {
+          const Int8Run& run = w->int8[0].first;
+          swiglu_sums({linear_.sums, run.n, x_scale, run.scale}, d_ff, op.hadamard != 0, m, out,
+                      stream_.get());
+        } else {
+          swiglu_rows(in, d_ff, op.hadamard != 0, m, out, stream_.get());
+        }
       });
 }
 

@@ -36,6 +36,17 @@ void run_linear(const DeviceLinear& w, const QuantRows& x, int64_t m, const Line
   }
 }
 
+bool leaves_sums(const DeviceLinear& w, int64_t m, const LinearContext& context) {
+  return context.gemm != nullptr && choose_int8_kernel(m) == LinearKernel::gemm &&
+         w.int8.size() == 1 && w.int8[0].second.n == 0;
+}
+
+void run_sums(const DeviceLinear& w, const QuantRows& x, int64_t m, const LinearContext& context,
+              const Stream& stream) {
+  const Int8Run& run = w.int8[0].first;
+  context.gemm->multiply(x.q, x.ld, run.w, run.ld, m, run.n, run.ld, context.sums, stream);
+}
+
 int64_t gemm_sums(const DeviceLinear& w, int64_t m) {
   if (choose_int8_kernel(m) != LinearKernel::gemm) return 0;
   int64_t n = 0;

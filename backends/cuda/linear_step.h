@@ -19,6 +19,13 @@ struct LinearContext {
 void run_linear(const DeviceLinear& w, const QuantRows& x, int64_t m, const LinearTarget& y,
                 const LinearContext& context, const Stream& stream);
 
+/// Whether the sums of m tokens may be left as cuBLASLt makes them, for swiglu_sums: one run, no
+/// second terms.
+bool leaves_sums(const DeviceLinear& w, int64_t m, const LinearContext& context);
+/// Makes them, [m, w.n rounded up to 64].
+void run_sums(const DeviceLinear& w, const QuantRows& x, int64_t m, const LinearContext& context,
+              const Stream& stream);
+
 /// Sums that a gemm of this linear makes for m tokens, in values; 0: it takes none.
 int64_t gemm_sums(const DeviceLinear& w, int64_t m);
 

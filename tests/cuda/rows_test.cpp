@@ -156,3 +156,31 @@ TEST_CASE("cuda rows: SwiGLU with its Hadamard") {
     }
   }
 }
+
+TEST_CASE("cuda rows: SwiGLU of sums is that of the scaled floats, to the bit") {
+  const int64_t d_ff = 192, ld = 2 * d_ff;
+  std::vector<int32_t> sums(static_cast<size_t>(3 * ld));
+  std::mt19937_64 random(17);
+  for (auto& s : sums) s = static_cast<int32_t>(random() % 200001) - 100000;
+  const Rows x_scale(1, 64, 18), w_scale(1, ld, 19);
+  std::vector<float> floats(sums.size());
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const auto r = static_cast<int64_t>(i) / ld, n = static_cast<int64_t>(i) % ld;
+    floats[i] = static_cast<float>(sums[i]) * (1e-4F * x_scale.row(0)[r] * w_scale.row(0)[n]);
+  }
+  std::vector<float> scales = x_scale.values;
+  for (float& s : scales) s *= 1e-4F;
+  DeviceMemory<int32_t> ds(sums);
+  DeviceMemory<float> df(floats), dx(scales), dw(w_scale.values);
+  Quantized from_sums(3, 256, 0), from_floats(3, 256, 0);
+  DeviceMemory<float> scratch(3 * d_ff);
+  RowOutputs out;
+  out.scratch = scratch.data();
+  out.scratch_ld = d_ff;
+  out.quantized = from_sums.rows;
+  swiglu_sums({ds.data(), ld, dx.data(), dw.data()}, d_ff, true, 3, out, nullptr);
+  out.quantized = from_floats.rows;
+  swiglu_rows({df.data(), ld, ld}, d_ff, true, 3, out, nullptr);
+  CHECK(std::equal(from_sums.q.data(), from_sums.q.data() + 3 * 256, from_floats.q.data()));
+  CHECK(std::equal(from_sums.scale.data(), from_sums.scale.data() + 3, from_floats.scale.data()));
+}

@@ -102,6 +102,19 @@ __device__ float4 hadamard64(float4 v) {
   return make_float4(v.x / 8, v.y / 8, v.z / 8, v.w / 8);
 }
 
+/// silu(g) u of four outputs from i on; those past the width are 0.
+__device__ float4 swiglu4(float4 g, float4 u, int64_t i, int64_t width) {
+  float4 v = make_float4(silu_times(g.x, u.x), silu_times(g.y, u.y), silu_times(g.z, u.z),
+                         silu_times(g.w, u.w));
+  if (i + 1 >= width) v.y = 0;
+  if (i + 2 >= width) v.z = 0;
+  if (i + 3 >= width) v.w = 0;
+  return v;
+}
+
+/// Where the gate of output i stands; its up is 64 behind it.
+__device__ int64_t gate_of(int64_t i) { return i / 64 * 128 + i % 64; }
+
 struct SwigluRows {
   FloatRows gate_up;
   int64_t width;
@@ -109,17 +122,33 @@ struct SwigluRows {
 
   __device__ void prepare(int64_t /*r*/) {}
   __device__ float4 load(int64_t r, int64_t i) const {
-    const float* gate = gate_up.data + r * gate_up.ld + i / 64 * 128 + i % 64;
+    const float* gate = gate_up.data + r * gate_up.ld + gate_of(i);
     float4 v = make_float4(0, 0, 0, 0);
     if (i < width) {
-      const float4 g = *reinterpret_cast<const float4*>(gate);
-      const float4 u = *reinterpret_cast<const float4*>(gate + 64);
-      v = make_float4(silu_times(g.x, u.x), silu_times(g.y, u.y), silu_times(g.z, u.z),
-                      silu_times(g.w, u.w));
-      if (i + 1 >= width) v.y = 0;
-      if (i + 2 >= width) v.z = 0;
-      if (i + 3 >= width) v.w = 0;
+      v = swiglu4(*reinterpret_cast<const float4*>(gate),
+                  *reinterpret_cast<const float4*>(gate + 64), i, width);
     }
+    return hadamard ? hadamard64(v) : v;
+  }
+};
+
+struct SwigluSums {
+  SumRows gate_up;
+  int64_t width;
+  bool hadamard;
+
+  __device__ void prepare(int64_t /*r*/) {}
+  /// Scaled as scale_sums does it.
+  __device__ float4 scaled(int64_t r, int64_t n) const {
+    const int4 s = *reinterpret_cast<const int4*>(gate_up.sums + r * gate_up.ld + n);
+    const float4 w = *reinterpret_cast<const float4*>(gate_up.w_scale + n);
+    const float x = gate_up.x_scale[r];
+    return make_float4(static_cast<float>(s.x) * (x * w.x), static_cast<float>(s.y) * (x * w.y),
+                       static_cast<float>(s.z) * (x * w.z), static_cast<float>(s.w) * (x * w.w));
+  }
+  __device__ float4 load(int64_t r, int64_t i) const {
+    float4 v = make_float4(0, 0, 0, 0);
+    if (i < width) v = swiglu4(scaled(r, gate_of(i)), scaled(r, gate_of(i) + 64), i, width);
     return hadamard ? hadamard64(v) : v;
   }
 };
@@ -240,6 +269,11 @@ void rms_norm_rows(const FloatRows& in, const float* gain, float eps, int64_t ro
 void swiglu_rows(const FloatRows& gate_up, int64_t width, bool hadamard, int64_t rows,
                  const RowOutputs& out, cudaStream_t stream) {
   launch_rows("swiglu", SwigluRows{gate_up, width, hadamard}, width, rows, out, stream);
+}
+
+void swiglu_sums(const SumRows& gate_up, int64_t width, bool hadamard, int64_t rows,
+                 const RowOutputs& out, cudaStream_t stream) {
+  launch_rows("swiglu_sums", SwigluSums{gate_up, width, hadamard}, width, rows, out, stream);
 }
 
 void quantize_rows(const FloatRows& in, int64_t rows, const QuantRows& out, cudaStream_t stream) {

@@ -25,6 +25,19 @@ void rms_norm_rows(const FloatRows& in, const float* gain, float eps, int64_t ro
 void swiglu_rows(const FloatRows& gate_up, int64_t width, bool hadamard, int64_t rows,
                  const RowOutputs& out, cudaStream_t stream);
 
+/// The outputs of an int8 linear as cuBLASLt leaves them: value (r, n) is sums[r * ld + n] *
+/// x_scale[r] * w_scale[n].
+struct SumRows {
+  const int32_t* sums = nullptr;
+  int64_t ld = 0;
+  const float* x_scale = nullptr;
+  const float* w_scale = nullptr;
+};
+
+/// The same of gate and up that were not scaled yet: they are never written as floats.
+void swiglu_sums(const SumRows& gate_up, int64_t width, bool hadamard, int64_t rows,
+                 const RowOutputs& out, cudaStream_t stream);
+
 /// Quantizes rows as they are (quant/int8.h).
 void quantize_rows(const FloatRows& in, int64_t rows, const QuantRows& out, cudaStream_t stream);
 
