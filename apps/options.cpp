@@ -154,8 +154,8 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
 void CommonOptions::add_kv_to(CLI::App& command) {
   command
       .add_option("--kv-format", kv_format,
-                  "how keys and values are held: bf16, or int8 with a scale per head")
-      ->check(CLI::IsMember({"bf16", "int8"}))
+                  "how keys and values are held: bf16, int8 with a scale per head, or f16 (GPU)")
+      ->check(CLI::IsMember({"bf16", "int8", "f16"}))
       ->type_name("NAME")
       ->capture_default_str()
       ->group(kMachineGroup);

@@ -20,6 +20,8 @@ int64_t total_bytes(const KvShape& shape, KvFormat format, int64_t blocks) {
   const bool ok = shape.n_layers > 0 && shape.n_kv_heads > 0 && shape.head_dim > 0 && blocks > 0;
   require(!ok || shape.head_dim <= kMaxHeadDim, ErrorCode::unsupported,
           "KV cache: head dimension {}: the cpu takes at most {}", shape.head_dim, kMaxHeadDim);
+  require(format == KvFormat::bf16 || format == KvFormat::int8, ErrorCode::unsupported,
+          "KV cache: format {}: the cpu has bf16 and int8", to_string(format));
   const auto fits = [&](int64_t factor) {
     return checked_mul(bytes, static_cast<uint64_t>(factor), &bytes) &&
            bytes <= static_cast<uint64_t>(std::numeric_limits<int64_t>::max());

@@ -28,7 +28,8 @@ FloatKvStorage::FloatKvStorage(const KvShape& shape, KvRounding rounding, int64_
 }
 
 std::string FloatKvStorage::layout() const {
-  constexpr const char* kNames[] = {"float32", "float32 as bf16", "float32 as int8"};
+  constexpr const char* kNames[] = {"float32", "float32 as bf16", "float32 as int8",
+                                    "float32 as f16"};
   return std::string("reference 1 ") + kNames[static_cast<size_t>(rounding_)];
 }
 

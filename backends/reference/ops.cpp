@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 
+#include "quant/float_bits.h"
 #include "quant/group_quant.h"
 #include "quant/int8.h"
 
@@ -149,7 +150,16 @@ void round_to_int8(float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(q[static_cast<size_t>(i)]) * scale;
 }
 
+/// To IEEE half precision and back; what is beyond its range becomes its largest.
+void round_to_f16(float* x, int64_t n) {
+  constexpr float kLargest = 65504.0F;
+  for (int64_t i = 0; i < n; ++i) {
+    x[i] = half_to_float(float_to_half(std::clamp(x[i], -kLargest, kLargest)));
+  }
+}
+
 void round_head(KvRounding rounding, float* x, int64_t n) {
+  if (rounding == KvRounding::f16) round_to_f16(x, n);
   if (rounding == KvRounding::bf16) round_to_bf16(x, n);
   if (rounding == KvRounding::int8) round_to_int8(x, n);
 }

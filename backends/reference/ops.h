@@ -12,8 +12,8 @@
 
 namespace qllm::reference {
 
-/// What is written is rounded to what the cpu would store.
-enum class KvRounding : uint8_t { none, bf16, int8 };
+/// What is written is rounded to what the cpu or a GPU would store.
+enum class KvRounding : uint8_t { none, bf16, int8, f16 };
 
 /// Keys and values as float32. A block is [layer][k, v][token][n_kv_heads * head_dim], made when it
 /// is first used.

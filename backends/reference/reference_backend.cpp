@@ -246,6 +246,7 @@ class ReferenceBackend final : public Backend {
   explicit ReferenceBackend(const BackendOptions& options) : scheme_(options.scheme) {
     if (options.kv_as_bf16) kv_rounding_ = KvRounding::bf16;
     if (options.kv_format == KvFormat::int8) kv_rounding_ = KvRounding::int8;
+    if (options.kv_format == KvFormat::f16) kv_rounding_ = KvRounding::f16;
   }
 
   BackendInfo info() const override {

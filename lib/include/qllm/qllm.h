@@ -100,8 +100,8 @@ typedef struct qllm_open_options {
   void* progress_user;       /**< handed to `progress` */
   int32_t rotate;            /**< nonzero (default): int8 weights are rotated where possible */
   int32_t reserved;          /**< leave 0 */
-  const char* kv_format;     /**< keys and values: "bf16", or "int8" with a scale per head; NULL:
-                                  "bf16" */
+  const char* kv_format;     /**< keys and values: "bf16", "int8" with a scale per head, or
+                                  "f16" on a GPU; NULL: "bf16" */
   int64_t kv_memory_bytes;   /**< for the keys and values of all sessions; 0 (default): 131,072
                                   tokens or two full contexts, at most a quarter of the memory */
   const char* memory;       /**< where weights lie: "map" (packed files in place), "copy", "hugetlb"

@@ -50,7 +50,8 @@ struct OpenOptions {
   std::string numa;
   bool rotate = true;  ///< int8 only: rotate the weights where the architecture allows it, so that
                        ///< int8 stays close to the file's values (docs/quality.md)
-  std::string kv_format = "bf16";  ///< keys and values: "bf16", or "int8" with a scale per head
+  std::string kv_format = "bf16";  ///< keys and values: "bf16", "int8" with a scale per
+                                   ///< head, or "f16" on a GPU
   int64_t kv_memory_bytes = 0;  ///< for the keys and values of all sessions; 0: 131,072 tokens or
                                 ///< two full contexts, at most a quarter of the machine's memory
   /// Where the weights lie: "map" (packed files stay mapped and are read in place), "copy" (in

@@ -353,6 +353,6 @@ TEST_CASE("kv pool: sizes that are none are refused") {
   check_error(ErrorCode::invalid_argument, "capacity of 0", [] {
     KvCache(make_digest_pool({1, 1}), 0);
   });
-  check_error(ErrorCode::invalid_argument, "expected bf16 or int8, found fp8",
+  check_error(ErrorCode::invalid_argument, "expected bf16, int8 or f16, found fp8",
               [] { parse_kv_format("fp8"); });
 }

@@ -194,5 +194,8 @@ TEST_CASE("cpu kv storage: shapes that cannot be are refused") {
   check_error(ErrorCode::invalid_argument, "is no size",
               make({int64_t{1} << 40, int64_t{1} << 40, 16}, 1));
   check_error(ErrorCode::unsupported, "head dimension 513", make({1, 1, 513}, 1));
+  check_error(ErrorCode::unsupported, "format f16: the cpu has bf16 and int8", [&] {
+    CpuKvStorage storage({1, 1, 16}, KvFormat::f16, 1, *topology, false);
+  });
   check_error(ErrorCode::out_of_memory, "cannot map", make({1, 1, 16}, int64_t{1} << 45));
 }
