@@ -3,6 +3,7 @@
 #pragma once
 
 #include <tuple>
+#include <type_traits>
 
 #include "cuda_error.h"
 #include "cuda_fp16.h"
@@ -70,6 +71,9 @@ struct Sum {
   int operator()(int a, int b) const { return a + b; }
 };
 
+/// Names the type of what mma_bf16 multiplies.
+struct Bf16 {};
+
 /// Registers of one lane: element (row, col) of A, B and D as the manual places them.
 template <class D, class Value, int kK>
 struct Mma {
@@ -82,6 +86,8 @@ struct Mma {
   static D value(unsigned reg, int i) {
     if constexpr (kPerRegister == 4) {
       return static_cast<int8_t>(reg >> (8 * i));
+    } else if constexpr (std::is_same_v<Value, Bf16>) {
+      return __uint_as_float(reg >> (16 * i) << 16);
     } else {
       return __half2float(__ushort_as_half(static_cast<unsigned short>(reg >> (16 * i))));
     }
