@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "kernels/attention_decode.h"
-#include "kernels/attention_prefill.h"
 #include "step_upload.h"
 
 namespace qllm::cuda {
@@ -86,7 +85,7 @@ void AttentionStep::run(const AttentionOp& op, const FloatRows& q, const FloatRo
   const AttentionShape shape = shape_of(op);
   const Tiles& tiles = tiles_.at(shape.heads_of_kv());
   if (tiles.count > 0) {
-    attention_prefill(shape, q, out, tables, tiles.device.as<AttentionTile>(), tiles.count,
+    attention_of_tiles(shape, q, out, tables, tiles.device.as<AttentionTile>(), tiles.count,
                       stream.get());
   }
   if (n_single_ == 0) return;

@@ -283,7 +283,9 @@ void CudaPlan::run(bool decode) {
   if (!decode || step_.n_tokens > kTileTokens) return launch_all();
   const auto [known, is_new] = graphs_.try_emplace(step_);
   if (is_new) return launch_all();  // what is made when it first runs must not be captured
-  if (!known->second) known->second = CapturedGraph::capture(stream_, [this] { launch_all(); });
+  if (!known->second) {
+    known->second.emplace(CapturedGraph::capture(stream_, [this] { launch_all(); }));
+  }
   known->second->launch(stream_);
 }
 
