@@ -86,7 +86,7 @@ void AttentionStep::run(const AttentionOp& op, const FloatRows& q, const FloatRo
   const Tiles& tiles = tiles_.at(shape.heads_of_kv());
   if (tiles.count > 0) {
     attention_of_tiles(shape, q, out, tables, tiles.device.as<AttentionTile>(), tiles.count,
-                      stream.get());
+                       stream.get());
   }
   if (n_single_ == 0) return;
   const int splits = decode_splits(shape, n_slices_, max_length_, multiprocessors_);

@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "core/math.h"
 #include "cuda_kv_storage.h"
+#include "device_timers.h"
 #include "int8_gemm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/rows.h"
@@ -43,7 +44,8 @@ class CudaPlan final : public Plan {
         forms_(graph_, *weights_),
         activations_(graph_, forms_, limits_),
         upload_(limits_),
-        attention_(graph_, limits_, device_.multiprocessors) {
+        attention_(graph_, limits_, device_.multiprocessors),
+        labels_(op_labels(graph_)) {
     make_linear_context();
     for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
     make_host_rows();
@@ -51,6 +53,7 @@ class CudaPlan final : public Plan {
 
   const PlanLimits& limits() const override { return limits_; }
   void execute(const Batch& batch, std::span<float> logits) override;
+  void set_recorder(StepRecorder* recorder) override;
 
   void operator()(const InputOp& op) { entry_ = op.out; }
   void operator()(const EmbedOp& op) {
@@ -66,6 +69,11 @@ class CudaPlan final : public Plan {
 
  private:
   using Launch = std::function<void()>;
+  /// What is timed as one: the kernels of an op, or a copy.
+  struct Stage {
+    Launch launch;
+    ProfileStage name;
+  };
 
   const LinearOp* fused_linear(size_t i) const;
   void make_linear_context();
@@ -77,10 +85,18 @@ class CudaPlan final : public Plan {
   }
   const float* inv_freq(const std::vector<float>& values);
   const CudaKvStorage& storage(const Batch& batch) const;
+  void send(const Batch& batch);
   void send_entry(const Batch& batch);
   void run(bool decode);
+  /// As the op being compiled.
+  void add_stage(Launch launch);
+  /// Of something of its own, such as a quantization.
+  void add_stage(Launch launch, const char* kind);
   void launch_all() {
-    for (const Launch& launch : launches_) launch();
+    for (const Stage& stage : stages_) {
+      stage.launch();
+      timers_.lap(stream_);
+    }
   }
   void fetch_result(const Batch& batch, std::span<float> out);
 
@@ -102,8 +118,10 @@ class CudaPlan final : public Plan {
   WeightId table_ = kNone;  // whose rows it is; kNone: the batch's inputs
   PinnedBuffer entry_rows_;
   PinnedBuffer result_rows_;
-  size_t op_ = 0;  // being compiled
-  std::vector<Launch> launches_;
+  size_t op_ = 0;                    // being compiled
+  std::vector<std::string> labels_;  // of the ops
+  std::vector<Stage> stages_;
+  DeviceTimers timers_;
   std::map<StepKind, std::optional<CapturedGraph>> graphs_;  // empty: seen once
   StepKind step_;                                            // that runs
   KvGeometry kv_;                                            // likewise
@@ -146,16 +164,33 @@ RowOutputs CudaPlan::outputs_of(ValueId id) {
   return out;
 }
 
+void CudaPlan::add_stage(Launch launch) {
+  const auto op = static_cast<int32_t>(op_);
+  stages_.push_back({std::move(launch), stage_of_ops(graph_, labels_, op, op + 1)});
+  const auto* linear = std::get_if<LinearOp>(&graph_.ops[op_]);
+  if (linear == nullptr) return;
+  int64_t bytes = 0;
+  for (const DeviceBuffer& memory : weights_->linear(linear->weight).memory) {
+    bytes += memory.bytes();
+  }
+  stages_.back().name.track_bytes = {bytes};
+}
+
+void CudaPlan::add_stage(Launch launch, const char* kind) {
+  stages_.push_back({std::move(launch), {labels_[op_] + "." + kind, kind}});
+}
+
 void CudaPlan::quantize_if_wanted(ValueId id) {
   if (!forms_.wants_quantized(id)) return;
-  launches_.push_back([this, id, in = activations_.floats(id), out = activations_.quantized(id)] {
+  const auto quantize = [this, id, in = activations_.floats(id), out = activations_.quantized(id)] {
     quantize_rows(in, rows(id), out, stream_.get());
-  });
+  };
+  add_stage(quantize, "quantize");
 }
 
 void CudaPlan::operator()(const RmsNormOp& op) {
   const float* gain = op.gain != kNone ? weights_->vector(op.gain) : nullptr;
-  launches_.push_back([this, op, gain, in = activations_.floats(op.in), out = outputs_of(op.out)] {
+  add_stage([this, op, gain, in = activations_.floats(op.in), out = outputs_of(op.out)] {
     rms_norm_rows(in, gain, op.eps, rows(op.out), out, stream_.get());
   });
 }
@@ -167,7 +202,7 @@ void CudaPlan::operator()(const LinearOp& op) {
   if (op.residual != kNone) y.residual = activations_.floats(op.residual).data;
   const DeviceLinear& w = weights_->linear(op.weight);
   const bool swiglu = op_ + 1 < graph_.ops.size() && fused_linear(op_ + 1) != nullptr;
-  launches_.push_back([this, op, y, &w, swiglu, x = activations_.quantized(op.in)] {
+  add_stage([this, op, y, &w, swiglu, x = activations_.quantized(op.in)] {
     const int64_t m = rows(op.out);
     if (swiglu && leaves_sums(w, m, linear_)) {
       run_sums(w, x, m, linear_, stream_);
@@ -211,8 +246,8 @@ void CudaPlan::operator()(const RopeKvWriteOp& op) {
   shape.style = op.style;
   shape.half = static_cast<int32_t>(op.inv_freq.size());
   shape.inv_freq = inv_freq(op.inv_freq);
-  launches_.push_back([this, op, shape, qkv = activations_.floats(op.qkv),
-                       q = activations_.floats(op.q)]() mutable {
+  add_stage([this, op, shape, qkv = activations_.floats(op.qkv),
+             q = activations_.floats(op.q)]() mutable {
     shape.kv = kv_;
     rope_kv_write(shape, qkv, q, upload_.tables(), step_.n_tokens, stream_.get());
   });
@@ -220,7 +255,7 @@ void CudaPlan::operator()(const RopeKvWriteOp& op) {
 }
 
 void CudaPlan::operator()(const AttentionOp& op) {
-  launches_.push_back([this, op, q = activations_.floats(op.q), out = activations_.floats(op.out)] {
+  add_stage([this, op, q = activations_.floats(op.q), out = activations_.floats(op.out)] {
     attention_.run(op, q, out, upload_.tables(), stream_);
   });
   quantize_if_wanted(op.out);
@@ -231,7 +266,7 @@ void CudaPlan::operator()(const SwiGluOp& op) {
   const LinearOp* const linear = fused_linear(op_);
   const DeviceLinear* const w = linear != nullptr ? &weights_->linear(linear->weight) : nullptr;
   const float* const x_scale = w != nullptr ? activations_.quantized(linear->in).scale : nullptr;
-  launches_.push_back(
+  add_stage(
       [this, op, d_ff, w, x_scale, in = activations_.floats(op.gate_up), out = outputs_of(op.out)] {
         const int64_t m = rows(op.out);
         if (w != nullptr && leaves_sums(*w, m, linear_)) {
@@ -245,10 +280,9 @@ void CudaPlan::operator()(const SwiGluOp& op) {
 }
 
 void CudaPlan::operator()(const SelectRowsOp& op) {
-  launches_.push_back(
-      [this, op, in = activations_.floats(op.in), out = activations_.floats(op.out)] {
-        select_rows(in, upload_.tables().output_rows, step_.n_outputs, out, stream_.get());
-      });
+  add_stage([this, op, in = activations_.floats(op.in), out = activations_.floats(op.out)] {
+    select_rows(in, upload_.tables().output_rows, step_.n_outputs, out, stream_.get());
+  });
   quantize_if_wanted(op.out);
 }
 
@@ -280,7 +314,8 @@ void CudaPlan::send_entry(const Batch& batch) {
 
 /// A decode step of a kind that has run before is captured and launched as one.
 void CudaPlan::run(bool decode) {
-  if (!decode || step_.n_tokens > kTileTokens) return launch_all();
+  const bool timed = timers_.recorder() != nullptr;  // op by op
+  if (!decode || timed || step_.n_tokens > kTileTokens) return launch_all();
   const auto [known, is_new] = graphs_.try_emplace(step_);
   if (is_new) return launch_all();  // what is made when it first runs must not be captured
   if (!known->second) {
@@ -306,10 +341,15 @@ void CudaPlan::fetch_result(const Batch& batch, std::span<float> out) {
   stream_.synchronize();
 }
 
-void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
-  check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
-  check(cudaSetDevice(device_.index), "cudaSetDevice");
-  reserve_room(batch);
+void CudaPlan::set_recorder(StepRecorder* recorder) {
+  std::vector<ProfileStage> names = {{"to the device", "copy"}};
+  for (const Stage& stage : stages_) names.push_back(stage.name);
+  names.push_back({"from the device", "copy"});
+  timers_.set(recorder, device_, std::move(names));
+}
+
+/// The tables and rows of a step go to the device.
+void CudaPlan::send(const Batch& batch) {
   const KvGeometry& kv = storage(batch).geometry();
   const auto address = [&](const BatchSlice& slice, int32_t block) {
     return storage_of<CudaKvStorage>(batch, *slice.kv, "cuda").address(block);
@@ -321,8 +361,21 @@ void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
   step_ = {static_cast<int64_t>(batch.tokens.size()), static_cast<int64_t>(batch.outputs.size()),
            attention_.max_length()};
   send_entry(batch);
+}
+
+void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
+  check_batch(batch, limits_, shape_, static_cast<int64_t>(logits.size()));
+  check(cudaSetDevice(device_.index), "cudaSetDevice");
+  reserve_room(batch);
+  const RecordedStep recorded(timers_.recorder(), step_of(batch));
+  timers_.begin(stream_);
+  send(batch);
+  timers_.lap(stream_);
   run(attention_.only_decode());
   fetch_result(batch, logits);
+  timers_.lap(stream_);
+  if (timers_.recorder() != nullptr) stream_.synchronize();
+  timers_.finish();
   advance(batch);
 }
 

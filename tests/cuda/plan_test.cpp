@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/profile.h"
 #include "core/error.h"
 #include "cuda_backend.h"
 #include "cuda_host/runtime.h"
@@ -78,7 +79,7 @@ class Machine {
     plan_->execute({ids, slices, outputs}, logits);
     return logits;
   }
-  KvCache& cache(size_t i) { return *caches_[i]; }
+  Plan& plan() { return *plan_; }
 
  private:
   std::unique_ptr<Backend> backend_;
@@ -175,6 +176,39 @@ TEST_CASE("cuda steps: a long context moves the tables, and graphs with them") {
     }
   }
   CHECK(agreement.largest < test::Agreement::kRoundedAnew);
+}
+
+TEST_CASE("cuda steps: each op is timed, and a timed step gives the same bits") {
+  const CleanDevice clean;
+  const BackendOptions options = options_of("int8");
+  Machine plain("cuda", options, {}), timed("cuda", options, {});
+  StepRecorder recorder;
+  timed.plan().set_recorder(&recorder);
+  recorder.prepare();
+  for (const auto& counts : {std::vector<int64_t>{20, 0, 0}, {1, 0, 0}, {1, 0, 0}}) {
+    CHECK(timed.step(counts) == plain.step(counts));
+  }
+  timed.plan().set_recorder(nullptr);
+  REQUIRE(recorder.teams().size() == 1);
+  const ProfileTeam& team = recorder.teams().front();
+  CHECK(team.kind == TrackKind::gpu);
+  CHECK(team.tracks.front().name() == "gpu 0");
+  const auto spans = team.tracks.front().spans();
+  REQUIRE(spans.size() == 3 * team.stages.size());
+  std::vector<bool> covered(graph_of({}).ops.size());
+  for (const ProfileStage& stage : team.stages) {
+    for (int32_t op = stage.first_op; op < stage.end_op; ++op)
+      covered[static_cast<size_t>(op)] = true;
+  }
+  CHECK(std::count(covered.begin(), covered.end(), false) == 1);  // the embedding: a copy
+  for (size_t i = 0; i < spans.size(); ++i) {
+    CHECK(spans[i].begin_ns <= spans[i].end_ns);
+    CHECK(spans[i].step == static_cast<int32_t>(i / team.stages.size()));
+    if (i > 0) CHECK(spans[i - 1].end_ns <= spans[i].begin_ns);
+    const ProfileStep& step = recorder.steps()[static_cast<size_t>(spans[i].step)];
+    CHECK(spans[i].begin_ns >= step.begin_ns);
+    CHECK(spans[i].end_ns <= step.end_ns);
+  }
 }
 
 TEST_CASE("cuda backend: says what is missing") {
