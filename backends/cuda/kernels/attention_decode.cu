@@ -66,9 +66,9 @@ struct Strips {
   Softmax softmax;
 
   static constexpr int kBytes = kTileBytes<kFormat>;
-  // Tiles of K, and of V, that a lane loads before it needs them: 8 KiB a warp under way, half of
-  // it where the outputs take 128 registers.
+  // Tiles of K that a lane loads before it needs them, and of V: as far as registers reach.
   static constexpr int kAhead = kOut > 8 ? 4 : 8;
+  static constexpr int kValuesAhead = kOut == 8 && kExact ? 8 : 4;
 
   /// One strip of 16 tokens: K at `k`, V of this part at `v`, whose scales are 64 floats behind
   /// those of K (int8).
@@ -76,7 +76,7 @@ struct Strips {
                       const std::byte* k, const std::byte* v, const float* k_scale, int outs,
                       int first, int lane) {
     const int steps = kExact ? kSteps : task.shape.kv.tiles();
-    LaneTile<kFormat> values[kOut < kAhead ? kOut : kAhead];
+    LaneTile<kFormat> values[kValuesAhead];
     float s[1][2][4] = {};
 #pragma unroll
     for (int c = 0; c < kSteps; c += kAhead) {
@@ -99,8 +99,8 @@ struct Strips {
     for (int o = 0; o < kOut; ++o) {
       if (!kExact && o >= outs) continue;
       LaneTile<kFormat> tile;
-      if (o < kAhead) {
-        tile = values[o < kAhead ? o : 0];
+      if (o < kValuesAhead) {
+        tile = values[o < kValuesAhead ? o : 0];
       } else {
         tile.load(v + o * kBytes, lane);
       }
@@ -215,8 +215,13 @@ __device__ void store_rows(const Task& task, const Place& place, const float* su
   }
 }
 
+/// Thread blocks that a multiprocessor is to hold: as many as have registers without spills.
+template <KvFormat kFormat, bool kExact, int kOut>
+constexpr int kResident = kOut <= 4 ? 4
+                                    : (kOut == 8 && (kExact || kFormat == KvFormat::int8) ? 3 : 2);
+
 template <KvFormat kFormat, int kSteps, bool kExact, int kOut>
-__global__ void __launch_bounds__(kThreads, kOut <= 4 ? 4 : (kOut <= 8 ? 3 : 2))
+__global__ void __launch_bounds__(kThreads, (kResident<kFormat, kExact, kOut>))
     attend_strips(Task task) {
   wait_for_previous();
   Place place;
@@ -304,8 +309,10 @@ template <KvFormat kFormat>
 void launch_format(const Task& task, int64_t z, cudaStream_t stream) {
   const int tiles = task.shape.kv.tiles();
   if (tiles == 4) return launch_strips<kFormat, 4, true, 4>(task, z, stream);
-  if (tiles == 8) return launch_strips<kFormat, 8, true, 8>(task, z, stream);
-  if (tiles < 8) return launch_strips<kFormat, 8, false, 8>(task, z, stream);
+  if constexpr (kFormat != KvFormat::int8) {  // whose operands take more registers than there are
+    if (tiles == 8) return launch_strips<kFormat, 8, true, 8>(task, z, stream);
+  }
+  if (tiles <= 8) return launch_strips<kFormat, 8, false, 8>(task, z, stream);
   if (tiles <= 16) return launch_strips<kFormat, 16, false, 16>(task, z, stream);
   launch_strips<kFormat, 32, false, 16>(task, z, stream);
 }

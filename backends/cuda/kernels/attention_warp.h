@@ -59,7 +59,7 @@ __device__ inline void multiply_tile(float (&d)[2][4], const Terms& a, const uns
 /// A lane's part of a tile.
 template <KvFormat kFormat>
 struct LaneTile {
-  uint4 bits;
+  uint4 bits = {};
 
   __device__ void load(const std::byte* tile, int lane) {
     bits = reinterpret_cast<const uint4*>(tile)[lane];
@@ -73,7 +73,7 @@ struct LaneTile {
 };
 template <>
 struct LaneTile<KvFormat::int8> {
-  uint2 bits;
+  uint2 bits = {};
 
   __device__ void load(const std::byte* tile, int lane) {
     bits = reinterpret_cast<const uint2*>(tile)[lane];
