@@ -8,7 +8,6 @@ namespace qllm::cuda {
 __device__ inline void mma_bf16_plain(float (&d)[4], const unsigned (&a)[4],
                                       const unsigned (&b)[2]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, g = lane / 4, t = lane % 4;
-#pragma unroll
   for (int half = 0; half < 2; ++half) {
     for (int pair = 0; pair < 4; ++pair) {
       const float2 upper = unpack_bf16(shuffle(a[2 * half], g * 4 + pair));
