@@ -87,8 +87,8 @@ void CommonOptions::add_to(CLI::App& command, bool with_threads) {
   command
       .add_option(
           "--device", device,
-          "cpu, reference (slow, exact), cuda, or auto; of two, such as cpu+cuda, the second "
-          "takes --gpu-layers")
+          "cpu, cuda (a GPU, by libqllm_cuda.so), reference (slow, exact), or auto: a GPU where "
+          "one can be used, else the cpu; of two, such as cpu+cuda, the second takes --gpu-layers")
       ->check(check_device)
       ->type_name("NAME")
       ->capture_default_str()
@@ -170,10 +170,6 @@ void CommonOptions::add_kv_to(CLI::App& command) {
 }
 
 OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar) const {
-  if (device == "cuda") {
-    throw Error(ErrorCode::unsupported,
-                "--device cuda: this build has no CUDA backend; expected cpu, reference or auto");
-  }
   OpenOptions options;
   options.device = device;
   options.gpu_layers = parse_layers(gpu_layers).value_or(OpenOptions().gpu_layers);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention_decode.h"
+#include "kernels/attention_prefill.h"
 #include "step_upload.h"
 
 namespace qllm::cuda {
@@ -85,8 +86,8 @@ void AttentionStep::run(const AttentionOp& op, const FloatRows& q, const FloatRo
   const AttentionShape shape = shape_of(op);
   const Tiles& tiles = tiles_.at(shape.heads_of_kv());
   if (tiles.count > 0) {
-    attention_of_tiles(shape, q, out, tables, tiles.device.as<AttentionTile>(), tiles.count,
-                       stream.get());
+    attention_prefill(shape, q, out, tables, tiles.device.as<AttentionTile>(), tiles.count,
+                      stream.get());
   }
   if (n_single_ == 0) return;
   const int splits = decode_splits(shape, n_slices_, max_length_, multiprocessors_);

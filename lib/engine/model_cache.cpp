@@ -146,23 +146,31 @@ class Cache {
   /// Null where there is none, or it was damaged and is gone now.
   std::shared_ptr<ModelImpl> load(const std::string& copy) const {
     if (::access(copy.c_str(), R_OK) != 0) return nullptr;
+    std::shared_ptr<PackedFile> file;
+    try {
+      file = PackedFile::open(copy);
+    } catch (const Error& e) {
+      // A damaged version is unsupported.
+      return drop(copy, e, e.code() == ErrorCode::unsupported);
+    }
     try {
       const CheckedMark mark(copy);
       const bool known_good = mark.holds();
-      auto model = std::make_shared<ModelImpl>(PackedFile::open(copy), options_, known_good);
+      auto model = std::make_shared<ModelImpl>(std::move(file), options_, known_good);
       known_good ? mark.touch() : mark.set();  // used now: the last to be evicted
       return model;
     } catch (const Error& e) {
-      const bool vanished = e.code() == ErrorCode::not_found;  // evicted by another process
-      const bool broken = e.code() == ErrorCode::bad_format || e.code() == ErrorCode::io ||
-                          e.code() == ErrorCode::unsupported;  // a damaged version
-      if (!vanished && !broken) throw;
-      if (broken) {
-        remove_copy(copy);
-        say(options_, LogLevel::warning, fmt::format("cache: {}; it is made anew", e.what()));
-      }
-      return nullptr;
+      return drop(copy, e, false);  // what a device does not support is not the copy's fault
     }
+  }
+
+  /// Removes a copy that is damaged; any other error goes on.
+  std::shared_ptr<ModelImpl> drop(const std::string& copy, const Error& e, bool damaged) const {
+    if (e.code() == ErrorCode::not_found) return nullptr;  // evicted by another process
+    if (!damaged && e.code() != ErrorCode::bad_format && e.code() != ErrorCode::io) throw e;
+    remove_copy(copy);
+    say(options_, LogLevel::warning, fmt::format("cache: {}; it is made anew", e.what()));
+    return nullptr;
   }
 
   void make(const std::string& copy, ModelPacker* packer) const {
@@ -179,7 +187,7 @@ class Cache {
 }  // namespace
 
 std::shared_ptr<ModelImpl> open_cached(const std::string& path, const OpenOptions& options) {
-  const bool packs = options.device == "cpu" || options.device == "auto";
+  const bool packs = options.device.find("reference") == std::string::npos;
   if (options.cache_folder.empty() || !packs) return nullptr;
   require(options.cache_bytes > 0, ErrorCode::invalid_argument, "cache_bytes: {} is not above 0",
           options.cache_bytes);

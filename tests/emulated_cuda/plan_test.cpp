@@ -1,12 +1,10 @@
-// Whole steps of the CUDA backend, emulated, against the reference under the same scheme: integer
-// sums are equal and both store the same keys and values (support/agreement.h derives the bounds).
+// Whole steps of the CUDA backend, emulated: what only an emulated device can show. tests/cuda has
+// the steps that run on a real one too.
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "backend/backend.h"
@@ -14,97 +12,26 @@
 #include "core/error.h"
 #include "cuda_backend.h"
 #include "cuda_host/runtime.h"
-#include "model/llama.h"
-#include "model/synthetic.h"
 #include "support/agreement.h"
-#include "support/grid_source.h"
+#include "support/device_steps.h"
 
 using namespace qllm;  // NOLINT
 
 namespace {
 
-constexpr int64_t kVocab = 200;
-constexpr int64_t kMaxTokens = 160;
-
-struct Shape {
-  int64_t d_model = 128, d_ff = 192, n_heads = 4, n_kv_heads = 2, head_dim = 32;
-  bool on_grids = false;
-};
-
-Graph graph_of(const Shape& s) {
-  ModelConfig c;
-  c.architecture = "llama";
-  c.vocab_size = kVocab;
-  c.d_model = s.d_model;
-  c.d_ff = s.d_ff;
-  c.n_layers = 2;
-  c.n_heads = s.n_heads;
-  c.n_kv_heads = s.n_kv_heads;
-  c.head_dim = s.head_dim;
-  c.rotary_dim = s.head_dim;
-  c.context_length = 512;
-  c.tied_lm_head = true;
-  return build_llama(c);
-}
+using test::kVocab;
+using test::options_of;
+using test::run_all;
+using Shape = test::StepsShape;
 
 std::unique_ptr<Backend> backend_of(const std::string& device, const BackendOptions& options) {
   return device == "cuda" ? cuda::make_backend(options) : make_backend(device, options);
 }
 
-class Machine {
- public:
-  Machine(const std::string& device, const BackendOptions& options, const Shape& s)
-      : backend_(backend_of(device, options)) {
-    const Graph graph = graph_of(s);
-    std::shared_ptr<const TensorSource> source = std::make_shared<SyntheticSource>(graph, 5);
-    if (s.on_grids) source = std::make_shared<test::GridSource>(graph, source);
-    plan_ = backend_->compile(graph, backend_->load(graph, source, {}), {kMaxTokens, 8});
-    pool_ = backend_->make_kv_pool({2, s.n_kv_heads, s.head_dim}, {32, 0});
-    for (int i = 0; i < 3; ++i) caches_.push_back(std::make_unique<KvCache>(pool_, 512));
-  }
-
-  /// `counts` tokens of each sequence in one step; logits of the last of each that has any.
-  std::vector<float> step(const std::vector<int64_t>& counts) {
-    std::vector<int32_t> ids, outputs;
-    std::vector<BatchSlice> slices;
-    for (size_t s = 0; s < counts.size(); ++s) {
-      if (counts[s] == 0) continue;
-      slices.push_back({caches_[s].get(), static_cast<int64_t>(ids.size()), counts[s]});
-      for (int64_t i = 0; i < counts[s]; ++i) {
-        ids.push_back(static_cast<int32_t>(next_++ * 37 % kVocab));
-      }
-      outputs.push_back(static_cast<int32_t>(ids.size() - 1));
-    }
-    std::vector<float> logits(outputs.size() * kVocab);
-    plan_->execute({ids, slices, outputs}, logits);
-    return logits;
-  }
-  Plan& plan() { return *plan_; }
-
- private:
-  std::unique_ptr<Backend> backend_;
-  std::unique_ptr<Plan> plan_;
-  std::shared_ptr<KvPool> pool_;
-  std::vector<std::unique_ptr<KvCache>> caches_;
-  int64_t next_ = 1;
+struct Machine : test::StepsMachine {
+  Machine(const std::string& device, const BackendOptions& options, const Shape& shape)
+      : StepsMachine(backend_of(device, options), shape) {}
 };
-
-const std::vector<std::vector<int64_t>> kSteps = {{70, 5, 0},  {1, 90, 40}, {1, 1, 1}, {1, 1, 1},
-                                                  {30, 1, 64}, {1, 0, 1},   {1, 1, 1}};
-
-BackendOptions options_of(const std::string& scheme, KvFormat format = KvFormat::bf16) {
-  BackendOptions options;
-  options.scheme = parse_scheme(scheme);
-  options.kv_format = format;
-  options.kv_as_bf16 = true;
-  return options;
-}
-
-std::vector<std::vector<float>> run_all(Machine& machine) {
-  std::vector<std::vector<float>> out;
-  for (const auto& counts : kSteps) out.push_back(machine.step(counts));
-  return out;
-}
 
 /// What a test allocates on the device must be gone behind it; and the emulated device is as it
 /// was.
@@ -117,26 +44,6 @@ struct CleanDevice {
 };
 
 }  // namespace
-
-TEST_CASE("cuda steps: equal the reference of the same scheme") {
-  const CleanDevice clean;
-  for (const char* scheme : {"int8", "int4-g32", "int4-g128-sym", "keep"}) {
-    CAPTURE(scheme);
-    test::Agreement agreement;
-    for (Shape shape : {Shape{}, Shape{192, 128, 6, 3, 64}, Shape{256, 256, 3, 3, 24}}) {
-      shape.on_grids = std::string(scheme) == "keep";
-      const BackendOptions options = options_of(scheme);
-      Machine oracle("reference", options, shape);
-      const auto expected = run_all(oracle);
-      Machine machine("cuda", options, shape);
-      for (size_t i = 0; i < kSteps.size(); ++i) {
-        agreement.compare(machine.step(kSteps[i]), expected[i], kVocab);
-      }
-    }
-    INFO(agreement.close, " of ", agreement.rows, " rows close, largest ", agreement.largest);
-    CHECK(agreement.largest < test::Agreement::kRoundedAnew);
-  }
-}
 
 TEST_CASE("cuda steps: the same bits in whatever order threads run, and on whatever device") {
   const CleanDevice clean;
@@ -195,7 +102,7 @@ TEST_CASE("cuda steps: each op is timed, and a timed step gives the same bits") 
   CHECK(team.tracks.front().name() == "gpu 0");
   const auto spans = team.tracks.front().spans();
   REQUIRE(spans.size() == 3 * team.stages.size());
-  std::vector<bool> covered(graph_of({}).ops.size());
+  std::vector<bool> covered(test::graph_of({}).ops.size());
   for (const ProfileStage& stage : team.stages) {
     for (int32_t op = stage.first_op; op < stage.end_op; ++op)
       covered[static_cast<size_t>(op)] = true;
@@ -242,7 +149,7 @@ TEST_CASE("cuda backend: says what is missing") {
 
 TEST_CASE("cuda backend: every allocation may fail, and nothing leaks") {
   const CleanDevice clean;
-  const Graph graph = graph_of({});
+  const Graph graph = test::graph_of({});
   int64_t failures = 0;
   for (int allowed = 0;; ++allowed) {
     cuda_host::device().fail_allocation = allowed;
