@@ -146,7 +146,7 @@ class Cache {
   /// Null where there is none, or it was damaged and is gone now.
   std::shared_ptr<ModelImpl> load(const std::string& copy) const {
     if (::access(copy.c_str(), R_OK) != 0) return nullptr;
-    std::shared_ptr<PackedFile> file;
+    std::shared_ptr<const PackedFile> file;
     try {
       file = PackedFile::open(copy);
     } catch (const Error& e) {
