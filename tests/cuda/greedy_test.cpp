@@ -60,7 +60,7 @@ TEST_CASE("cuda greedy: 64 tokens of three prompts equal the cpu's, or part at a
     MESSAGE("[skipped] cuda greedy: no model; ./test fetches it");
     return;
   }
-  if (qllm::test::cuda_or_skip({}) == nullptr) return;
+  if (!qllm::test::cuda_or_skip()) return;
   qllm::OpenOptions options;
   options.device = "cpu";
   const qllm::Model cpu = qllm::Model::open(path, options);

@@ -21,10 +21,8 @@ namespace {
 void check_steps(const std::string& scheme, KvFormat format, const test::StepsShape& shape,
                  test::Agreement* agreement) {
   const BackendOptions options = test::options_of(scheme, format);
-  auto device = test::cuda_or_skip(options);
-  if (device == nullptr) return;
   test::StepsMachine oracle(make_backend("reference", options), shape);
-  test::StepsMachine machine(std::move(device), shape);
+  test::StepsMachine machine(test::make_cuda(options), shape);
   for (const auto& counts : test::kSteps) {
     agreement->compare(machine.step(counts), oracle.step(counts), test::kVocab);
   }
@@ -33,6 +31,7 @@ void check_steps(const std::string& scheme, KvFormat format, const test::StepsSh
 }  // namespace
 
 TEST_CASE("cuda steps: equal the reference of the same scheme") {
+  if (!test::cuda_or_skip()) return;
   for (const char* scheme : {"int8", "int4-g32", "int4-g128-sym", "keep"}) {
     CAPTURE(scheme);
     test::Agreement agreement;
@@ -47,6 +46,7 @@ TEST_CASE("cuda steps: equal the reference of the same scheme") {
 }
 
 TEST_CASE("cuda steps: every format of keys and values") {
+  if (!test::cuda_or_skip()) return;
   for (const KvFormat format : {KvFormat::bf16, KvFormat::f16, KvFormat::int8}) {
     CAPTURE(static_cast<int>(format));
     test::Agreement agreement;

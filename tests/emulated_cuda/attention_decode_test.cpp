@@ -6,7 +6,7 @@
 #include <cmath>
 #include <vector>
 
-#include "cuda/attention_oracle.h"
+#include "emulated_cuda/attention_oracle.h"
 #include "cuda_host/runtime.h"
 
 using namespace qllm;        // NOLINT

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/paged_step.h"
+#include "emulated_cuda/paged_step.h"
 #include "kernels/attention_shape.h"
 
 namespace qllm::test {

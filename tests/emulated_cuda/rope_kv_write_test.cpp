@@ -8,7 +8,7 @@
 #include <random>
 #include <vector>
 
-#include "cuda/paged_step.h"
+#include "emulated_cuda/paged_step.h"
 #include "cuda_host/runtime.h"
 #include "quant/int8.h"
 

@@ -4,20 +4,26 @@
 #include <doctest/doctest.h>
 
 #include <memory>
+#include <string>
 
 #include "backend/device_plugin.h"
 #include "core/error.h"
 
 namespace qllm::test {
 
-/// Null, and said so, where no GPU can be used.
-inline std::unique_ptr<Backend> cuda_or_skip(const BackendOptions& options) {
+inline std::unique_ptr<Backend> make_cuda(const BackendOptions& options) {
+  return std::unique_ptr<Backend>(load_device_plugin("cuda").make(options));
+}
+
+/// False, and said so, where no GPU can be used.
+inline bool cuda_or_skip() {
   try {
-    return std::unique_ptr<Backend>(load_device_plugin("cuda").make(options));
+    make_cuda({});
+    return true;
   } catch (const Error& e) {
     if (e.code() != ErrorCode::unsupported) throw;
-    MESSAGE("[skipped] cuda: ", e.what());
-    return nullptr;
+    MESSAGE("[skipped] cuda: ", std::string(e.what()));
+    return false;
   }
 }
 
