@@ -7,10 +7,15 @@
 namespace qllm::cuda {
 namespace {
 
-// Thread blocks of the decode kernel that a multiprocessor holds at once.
-constexpr int kResidentBlocks = 3;
 // A split beyond these costs the combining more than it gains the reading.
 constexpr int64_t kMaxSplits = 128;
+
+// Thread blocks of the decode kernel that a multiprocessor holds at once: what their registers
+// leave room for (attention_decode.cu).
+int64_t resident_blocks(const KvGeometry& kv) {
+  if (kv.tiles() <= 4) return 4;
+  return kv.tiles() <= 8 ? 3 : 2;
+}
 
 int64_t row_tiles(const AttentionShape& shape) {
   return ceil_div(int64_t{shape.heads_of_kv()}, int64_t{kAttentionRows});
@@ -48,7 +53,7 @@ int decode_splits(const AttentionShape& shape, int64_t n_slices, int64_t max_len
   // A window may begin in the middle of a block.
   const int64_t blocks = ceil_div(seen, kKvBlockTokens) + (seen < max_length ? 1 : 0);
   const int64_t whole = std::max<int64_t>(1, n_slices * shape.kv.n_kv_heads * row_tiles(shape));
-  const int64_t wanted = int64_t{kResidentBlocks} * multiprocessors / whole;
+  const int64_t wanted = resident_blocks(shape.kv) * multiprocessors / whole;
   return static_cast<int>(
       std::clamp<int64_t>(wanted, 1, std::clamp<int64_t>(blocks, 1, kMaxSplits)));
 }

@@ -34,8 +34,6 @@ struct KvGeometry {
   int32_t n_kv_heads = 0;
   int32_t head_dim = 0;
 
-  bool operator==(const KvGeometry&) const = default;
-
   __host__ __device__ constexpr bool is_int8() const { return format == KvFormat::int8; }
   __host__ __device__ constexpr int element_bytes() const { return is_int8() ? 1 : 2; }
   /// Tiles of 16 tokens.
