@@ -74,6 +74,8 @@ struct KvGeometry {
   /// Keys that are to be quantized are first turned by a normalised Hadamard matrix in blocks of
   /// 64, and queries alike, as on the cpu.
   __host__ __device__ constexpr bool turns_keys() const { return is_int8() && head_dim % 64 == 0; }
+
+  friend constexpr bool operator==(const KvGeometry&, const KvGeometry&) = default;
 };
 
 }  // namespace qllm::cuda
