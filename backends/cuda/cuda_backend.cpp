@@ -50,6 +50,8 @@ class CudaBackend final : public Backend {
   BackendInfo info() const override {
     BackendInfo info;
     info.name = "cuda";
+    info.device = device_.name;
+    info.memory_bytes = device_.total_bytes;
     const std::string capability = fmt::format("sm_{}{}", device_.major, device_.minor);
     info.isa = {capability};
     info.isa_used = capability;
@@ -102,6 +104,14 @@ class CudaBackend final : public Backend {
     return compile_plan(device_, graph, std::move(own), limits);
   }
 
+  int64_t memory_available() const override { return free_bytes(); }
+
+  std::shared_ptr<float[]> host_buffer(int64_t count) override {
+    use();
+    auto memory = std::make_shared<PinnedBuffer>(count * static_cast<int64_t>(sizeof(float)));
+    return {memory, memory->as<float>()};
+  }
+
   double measure_read_gbps(int64_t bytes) override {
     use();
     return cuda::measure_read_gbps(bytes, device_, stream_);
@@ -110,6 +120,11 @@ class CudaBackend final : public Backend {
   double measure_peak_tops() override {
     use();
     return measure_int8_tops(stream_);
+  }
+
+  double measure_host_gbps() override {
+    use();
+    return measure_upload_gbps(stream_);
   }
 
  private:
