@@ -167,6 +167,13 @@ void CommonOptions::add_kv_to(CLI::App& command) {
       ->check(CLI::NonNegativeNumber)
       ->type_name("BYTES")
       ->group(kMachineGroup);
+  command
+      .add_option("--max-batch-tokens", max_batch_tokens,
+                  "tokens of a prompt that are computed in one step; a GPU may want more")
+      ->check(CLI::Range(1, 1 << 16))
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(kMachineGroup);
 }
 
 OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar) const {
@@ -185,6 +192,7 @@ OpenOptions CommonOptions::open_options(const std::shared_ptr<ProgressBar>& bar)
   options.cache_bytes = cache_size;
   options.kv_format = kv_format;
   options.kv_memory_bytes = kv_memory;
+  options.max_batch_tokens = max_batch_tokens;
   const int least = quiet ? level_number("error") : level_number(log_level);
   options.log = [bar, least](int level, std::string_view line) {
     if (level < least) return;

@@ -22,6 +22,7 @@ struct CommonOptions {
   bool no_rotate = false;
   std::string kv_format = "bf16";
   int64_t kv_memory = 0;
+  int64_t max_batch_tokens = 512;
   bool no_cache = false;
   int64_t cache_size = OpenOptions().cache_bytes;
   std::string memory = "auto";

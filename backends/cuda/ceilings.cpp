@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "int8_gemm.h"
 #include "kernels/read_memory.h"
 
 namespace qllm::cuda {
@@ -58,20 +57,22 @@ double measure_read_gbps(int64_t bytes, const DeviceInfo& device, const Stream& 
   });
 }
 
-double measure_int8_tops(const Stream& stream) {
-  constexpr int64_t kSize = 8192;
+double measure_gemm_tops(GemmKind kind, const DeviceInfo& device, const Stream& stream) {
+  // So large that it fills the device: 8,448 on an H100.
+  const int64_t size = 64 * int64_t{device.multiprocessors};
+  const int64_t in = kind == GemmKind::int8 ? 1 : 2, out = kind == GemmKind::int8 ? 4 : 2;
   return unless_memory_is_short([&] {
-    Int8Gemm gemm;
-    const DeviceBuffer x(kSize * kSize, "the int8 ceiling"), w(kSize * kSize, "the int8 ceiling");
-    const DeviceBuffer y(kSize * kSize * 4, "the int8 ceiling");
+    LtGemm gemm(kind);
+    const DeviceBuffer x(size * size * in, "the ceiling of products");
+    const DeviceBuffer w(size * size * in, "the ceiling of products");
+    const DeviceBuffer y(size * size * out, "the ceiling of products");
     clear_device(x.data(), x.bytes(), stream);
     clear_device(w.data(), w.bytes(), stream);
     const double seconds = best_seconds(stream, [&] {
-      gemm.multiply(x.as<int8_t>(), kSize, w.as<int8_t>(), kSize, kSize, kSize, kSize,
-                    y.as<int32_t>(), stream);
+      gemm.multiply(x.data(), size, w.data(), size, size, size, size, y.data(), stream);
     });
-    constexpr double kOperations = 2.0 * kSize * kSize * kSize;
-    return rate(kOperations, seconds) / 1e12;
+    const auto n = static_cast<double>(size);
+    return rate(2.0 * n * n * n, seconds) / 1e12;
   });
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda_device.h"
+#include "lt_gemm.h"
 
 namespace qllm::cuda {
 
@@ -9,8 +10,8 @@ namespace qllm::cuda {
 /// there is no memory for it.
 double measure_read_gbps(int64_t bytes, const DeviceInfo& device, const Stream& stream);
 
-/// 1e12 int8 operations a second of cuBLASLt's best product here, a multiply-add being two.
-double measure_int8_tops(const Stream& stream);
+/// 1e12 operations a second of cuBLASLt's product of two square matrices, a multiply-add being two.
+double measure_gemm_tops(GemmKind kind, const DeviceInfo& device, const Stream& stream);
 
 /// GB/s of a copy from page-locked memory of the host.
 double measure_upload_gbps(const Stream& stream);

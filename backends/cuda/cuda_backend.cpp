@@ -119,7 +119,12 @@ class CudaBackend final : public Backend {
 
   double measure_peak_tops() override {
     use();
-    return measure_int8_tops(stream_);
+    return measure_gemm_tops(GemmKind::int8, device_, stream_);
+  }
+
+  double measure_peak_f16_tflops() override {
+    use();
+    return measure_gemm_tops(GemmKind::f16, device_, stream_);
   }
 
   double measure_host_gbps() override {

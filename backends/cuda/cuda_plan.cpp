@@ -15,10 +15,10 @@
 #include "core/math.h"
 #include "cuda_kv_storage.h"
 #include "device_timers.h"
-#include "int8_gemm.h"
 #include "kernels/rope_kv_write.h"
 #include "kernels/rows.h"
 #include "linear_step.h"
+#include "lt_gemm.h"
 #include "step_upload.h"
 
 namespace qllm::cuda {
@@ -110,7 +110,7 @@ class CudaPlan final : public Plan {
   Activations activations_;
   StepUpload upload_;
   AttentionStep attention_;
-  std::optional<Int8Gemm> gemm_;
+  std::optional<LtGemm> gemm_;
   DeviceBuffer sums_;
   LinearContext linear_;
   std::vector<std::pair<std::vector<float>, DeviceBuffer>> inv_freqs_;
@@ -137,7 +137,7 @@ void CudaPlan::make_linear_context() {
                     gemm_sums(weights_->linear(linear->weight), activations_.max_rows(linear->in)));
   }
   if (sums == 0) return;
-  gemm_.emplace();
+  gemm_.emplace(GemmKind::int8);
   sums_ = DeviceBuffer(sums * static_cast<int64_t>(sizeof(int32_t)), "int32 sums");
   linear_.gemm = &*gemm_;
   linear_.sums = sums_.as<int32_t>();

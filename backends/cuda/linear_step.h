@@ -3,16 +3,16 @@
 
 #include "cuda_device.h"
 #include "cuda_weights.h"
-#include "int8_gemm.h"
 #include "kernels/linear.h"
+#include "lt_gemm.h"
 
 namespace qllm::cuda {
 
 /// What all linears of a plan share.
 struct LinearContext {
   int multiprocessors = 1;
-  Int8Gemm* gemm = nullptr;  // null: tiles take all token counts
-  int32_t* sums = nullptr;   // of the gemm: [most tokens, most outputs]
+  LtGemm* gemm = nullptr;   // null: tiles take all token counts
+  int32_t* sums = nullptr;  // of the gemm: [most tokens, most outputs]
 };
 
 /// y = x w^T + bias + residual for m tokens.

@@ -11,8 +11,11 @@
 
 #include "backend/device_plugin.h"
 #include "backend/packed_linear.h"
+#include "ceilings.h"
 #include "core/error.h"
 #include "cuda_backend.h"
+#include "cuda_host/device_memory.h"
+#include "cuda_host/runtime.h"
 #include "cuda_weights.h"
 #include "model/llama.h"
 #include "model/synthetic.h"
@@ -122,6 +125,36 @@ TEST_CASE("cuda backend: packs what the cpu packs, bit for bit") {
     CHECK(!ours.empty());
     CHECK(ours == theirs);
   }
+}
+
+TEST_CASE("cuda ceilings: there are figures, and none where memory is short") {
+  const DeviceInfo device = open_device(0);
+  const Stream stream;
+  CHECK(measure_read_gbps(1 << 20, device, stream) > 0);
+  CHECK(measure_gemm_tops(GemmKind::int8, device, stream) > 0);
+  CHECK(measure_gemm_tops(GemmKind::f16, device, stream) > 0);
+  CHECK(measure_read_gbps(int64_t{1} << 50, device, stream) == 0);
+  CHECK(std::string(cuda_host::last_failure()).empty());
+}
+
+TEST_CASE("cuda gemm: int8 sums are exact, sizes that cuBLASLt refuses are errors") {
+  const int64_t m = 5, n = 32, k = 48;
+  std::vector<int8_t> x(static_cast<size_t>(m * k)), w(static_cast<size_t>(n * k));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<int8_t>(i * 37 % 255 - 127);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = static_cast<int8_t>(i * 91 % 255 - 127);
+  DeviceMemory<int8_t> dx(x), dw(w);
+  DeviceMemory<int32_t> y(m * n);
+  LtGemm gemm(GemmKind::int8);
+  const Stream stream;
+  gemm.multiply(dx.data(), k, dw.data(), k, m, n, k, y.data(), stream);
+  for (int64_t i = 0; i < m * n; ++i) {
+    int32_t sum = 0;
+    for (int64_t j = 0; j < k; ++j) {
+      sum += x[static_cast<size_t>(i / n * k + j)] * w[static_cast<size_t>(i % n * k + j)];
+    }
+    REQUIRE(y.data()[i] == sum);
+  }
+  CHECK_THROWS_AS(gemm.multiply(dx.data(), k, dw.data(), k, m, n, 47, y.data(), stream), Error);
 }
 
 TEST_CASE("device plug-in: what cannot be loaded is named") {

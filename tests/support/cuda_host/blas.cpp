@@ -1,9 +1,11 @@
 #include "cublasLt.h"
+#include "cuda_fp16.h"
 #include "runtime.h"
 
 struct EmulatedBlas {};
 struct EmulatedWish {};
 struct EmulatedProduct {
+  cublasComputeType_t compute;
   bool transposed_a = false;
 };
 struct EmulatedLayout {
@@ -17,10 +19,32 @@ namespace {
 /// distances aligned, rows of A and k multiples of 4.
 bool supported(const EmulatedProduct& p, const EmulatedLayout& a, const EmulatedLayout& b,
                const EmulatedLayout& d) {
-  return p.transposed_a && a.type == CUDA_R_8I && b.type == CUDA_R_8I && d.type == CUDA_R_32I &&
-         a.rows == b.rows && a.cols == d.rows && b.cols == d.cols && a.rows % 4 == 0 &&
-         a.cols % 4 == 0 && a.ld % 4 == 0 && b.ld % 4 == 0 && d.ld % 4 == 0 && a.ld >= a.rows &&
-         b.ld >= b.rows && d.ld >= d.rows;
+  const bool int8 = p.compute == CUBLAS_COMPUTE_32I;
+  const cudaDataType_t in = int8 ? CUDA_R_8I : CUDA_R_16F, out = int8 ? CUDA_R_32I : CUDA_R_16F;
+  return p.transposed_a && a.type == in && b.type == in && d.type == out && a.rows == b.rows &&
+         a.cols == d.rows && b.cols == d.cols && a.rows % 4 == 0 && a.cols % 4 == 0 &&
+         a.ld % 4 == 0 && b.ld % 4 == 0 && d.ld % 4 == 0 && a.ld >= a.rows && b.ld >= b.rows &&
+         d.ld >= d.rows;
+}
+
+float widened(__half v) { return __half2float(v); }
+int32_t widened(int8_t v) { return v; }
+void store(float sum, __half* y) { *y = __float2half_rn(sum); }
+void store(int32_t sum, int32_t* y) { *y = sum; }
+
+template <class In, class Out, class Sum>
+void multiply(const EmulatedLayout& a, const In* w, const EmulatedLayout& b, const In* x,
+              const EmulatedLayout& d, Out* y, Sum zero) {
+#pragma omp parallel for
+  for (int64_t i = 0; i < a.cols; ++i) {
+    for (int64_t j = 0; j < b.cols; ++j) {
+      Sum sum = zero;
+      for (int64_t k = 0; k < a.rows; ++k) {
+        sum += widened(w[i * a.ld + k]) * widened(x[j * b.ld + k]);
+      }
+      store(sum, y + j * d.ld + i);
+    }
+  }
 }
 
 }  // namespace
@@ -33,10 +57,11 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
   delete handle;
   return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t /*compute*/,
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
                                         cudaDataType_t scale) {
-  *desc = new EmulatedProduct;
-  return scale == CUDA_R_32I ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  *desc = new EmulatedProduct{compute};
+  const bool fits = scale == (compute == CUBLAS_COMPUTE_32I ? CUDA_R_32I : CUDA_R_32F);
+  return fits ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                                               cublasLtMatmulDescAttributes_t /*attribute*/,
@@ -89,23 +114,24 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
                               cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t* /*algorithm*/,
                               void* /*workspace*/, size_t /*workspace_bytes*/,
                               cudaStream_t stream) {
-  if (!supported(*desc, *la, *lb, *ld) || *static_cast<const int32_t*>(alpha) != 1 ||
-      *static_cast<const int32_t*>(beta) != 0) {
+  if (!supported(*desc, *la, *lb, *ld)) return CUBLAS_STATUS_NOT_SUPPORTED;
+  const EmulatedLayout A = *la, B = *lb, D = *ld;
+  if (desc->compute == CUBLAS_COMPUTE_32F) {
+    if (*static_cast<const float*>(alpha) != 1 || *static_cast<const float*>(beta) != 0) {
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    qllm::cuda_host::enqueue(stream, [=] {
+      multiply(A, static_cast<const __half*>(a), B, static_cast<const __half*>(b), D,
+               static_cast<__half*>(d), 0.0F);
+    });
+    return CUBLAS_STATUS_SUCCESS;
+  }
+  if (*static_cast<const int32_t*>(alpha) != 1 || *static_cast<const int32_t*>(beta) != 0) {
     return CUBLAS_STATUS_NOT_SUPPORTED;
   }
-  const EmulatedLayout A = *la, B = *lb, D = *ld;
-  const auto* w = static_cast<const int8_t*>(a);
-  const auto* x = static_cast<const int8_t*>(b);
-  auto* y = static_cast<int32_t*>(d);
   qllm::cuda_host::enqueue(stream, [=] {
-#pragma omp parallel for
-    for (int64_t i = 0; i < A.cols; ++i) {
-      for (int64_t j = 0; j < B.cols; ++j) {
-        int32_t sum = 0;
-        for (int64_t k = 0; k < A.rows; ++k) sum += w[i * A.ld + k] * x[j * B.ld + k];
-        y[j * D.ld + i] = sum;
-      }
-    }
+    multiply(A, static_cast<const int8_t*>(a), B, static_cast<const int8_t*>(b), D,
+             static_cast<int32_t*>(d), int32_t{0});
   });
   return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,5 +1,5 @@
-// Stands for the toolkit's header: int8 products as cuBLASLt defines them, by plain loops, and
-// refused where its manual says that it refuses them.
+// Stands for the toolkit's header: int8 and f16 products as cuBLASLt defines them, by plain loops,
+// and refused where its manual says that it refuses them.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@ enum cublasStatus_t {
   CUBLAS_STATUS_INVALID_VALUE = 7,
   CUBLAS_STATUS_NOT_SUPPORTED = 15,
 };
-enum cudaDataType_t { CUDA_R_8I = 3, CUDA_R_32I = 10 };
-enum cublasComputeType_t { CUBLAS_COMPUTE_32I = 72 };
+enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_8I = 3, CUDA_R_32I = 10 };
+enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32I = 72 };
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cublasLtMatmulDescAttributes_t { CUBLASLT_MATMUL_DESC_TRANSA = 3 };
 enum cublasLtMatmulPreferenceAttributes_t { CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1 };
