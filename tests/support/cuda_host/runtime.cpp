@@ -26,9 +26,19 @@ struct EmulatedEvent {
 namespace qllm::cuda_host {
 namespace {
 
+Device first_device() {
+  Device device;
+  const char* set = std::getenv("QLLM_EMULATED_GPU");
+  const std::string wish = set != nullptr ? set : "";
+  if (wish == "no-driver") device.driver = false;
+  if (wish == "no-gpu") device.count = 0;
+  if (wish.starts_with("bytes=")) device.total_bytes = std::stoll(wish.substr(6));
+  return device;
+}
+
 struct State {
   std::mutex mutex;
-  Device device;
+  Device device = first_device();
   std::map<void*, size_t> allocations;
   int64_t allocated = 0;
   GraphCounters graphs;

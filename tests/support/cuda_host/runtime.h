@@ -8,7 +8,8 @@
 
 namespace qllm::cuda_host {
 
-/// The device that the emulation plays; tests change it before they make a backend.
+/// The device that the emulation plays; tests change it before they make a backend. The variable
+/// QLLM_EMULATED_GPU sets it at the start: "no-driver", "no-gpu" or "bytes=N" of memory.
 struct Device {
   int count = 1;
   int major = 9, minor = 0;
