@@ -89,6 +89,20 @@ class Cuda(unittest.TestCase):
                    gpu="bytes=100000")
         self.assert_fails(done, "no memory for")
 
+    def test_the_trace_has_a_track_of_the_gpu(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "trace.json")
+            text_of("--device", "cuda", "--trace", path)
+            with open(path, encoding="utf-8") as f:
+                events = json.load(f)["traceEvents"]
+        tracks = {e["args"]["name"]: (e["pid"], e["tid"]) for e in events
+                  if e["ph"] == "M" and e["name"] == "thread_name"}
+        self.assertIn("gpu 0", tracks)
+        spans = [e for e in events if e["ph"] == "X" and (e["pid"], e["tid"]) == tracks["gpu 0"]]
+        names = {e["name"] for e in spans}
+        self.assertTrue(any("attention" in name for name in names), names)
+        self.assertTrue(any("quantize" in name for name in names), names)
+
     def test_bench(self):
         done = run("bench", MODEL, "--device", "cuda", "--prompt", "8", "--gen", "2", "--repeat", "1",
                    "--no-cache", "--json")
