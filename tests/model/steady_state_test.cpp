@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -112,9 +113,13 @@ TEST_CASE("steady state: 10,000 tokens leave RSS where it was") {
   const auto model = small_model(2 * 512 * 512);
   qllm::Session session(model, 512);
   decode(session, 1024);
-  const int64_t before = rss_bytes();
-  decode(session, 10000);
-  const int64_t growth = rss_bytes() - before;
-  MESSAGE("RSS grew by ", growth, " bytes");
-  CHECK(growth < (int64_t{1} << 20));
+  // A leak grows each time; pages that the kernel puts together to large ones grow once.
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (int i = 0; i < 3 && least >= (int64_t{1} << 20); ++i) {
+    const int64_t before = rss_bytes();
+    decode(session, 10000);
+    least = std::min(least, rss_bytes() - before);
+    MESSAGE("RSS grew by ", rss_bytes() - before, " bytes");
+  }
+  CHECK(least < (int64_t{1} << 20));
 }
