@@ -267,6 +267,8 @@ void run_kernel(const char* name, const Shape& shape, const std::function<void()
 
 void set_order(uint64_t order) { g_order = order; }
 
+uint64_t order() { return g_order; }
+
 int64_t kernels_run() { return g_kernels.load(); }
 
 }  // namespace qllm::cuda_host

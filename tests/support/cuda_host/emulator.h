@@ -44,6 +44,7 @@ void run_kernel(const char* name, const Shape& shape, const std::function<void()
 /// The order in which threads, warps and blocks get their turns: 0 ascending, 1 descending, others
 /// by a shuffle from the number. A kernel that lacks a barrier gives another result under another.
 void set_order(uint64_t order);
+uint64_t order();
 
 /// Kernels run so far.
 int64_t kernels_run();

@@ -37,8 +37,8 @@ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 
 namespace emulated {
 
-/// A thread's copies that are under way. They are made as late as a device may make them: at the
-/// wait that needs them.
+/// A thread's copies that are under way. Under odd orders (set_order) they are made at once, else as
+/// late as a device may make them: at the wait that needs them.
 struct Copies {
   struct Copy {
     void* to;
@@ -56,7 +56,11 @@ struct Copies {
 }  // namespace emulated
 
 inline void copy_async16(void* shared, const void* global) {
-  emulated::Copies::of_thread().open.push_back({shared, global});
+  if (cuda_host::order() % 2 == 1) {
+    std::memcpy(shared, global, 16);
+  } else {
+    emulated::Copies::of_thread().open.push_back({shared, global});
+  }
 }
 inline void copy_async_commit() {
   emulated::Copies& copies = emulated::Copies::of_thread();
