@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "emulated_cuda/attention_oracle.h"
 #include "cuda_host/runtime.h"
+#include "emulated_cuda/attention_oracle.h"
 
 using namespace qllm;        // NOLINT
 using namespace qllm::cuda;  // NOLINT

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <vector>
 
-#include "emulated_cuda/attention_oracle.h"
 #include "cuda_host/runtime.h"
+#include "emulated_cuda/attention_oracle.h"
 #include "kernels/attention_decode.h"
 #include "kernels/device_half.h"
 

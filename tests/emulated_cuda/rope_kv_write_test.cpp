@@ -8,8 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "emulated_cuda/paged_step.h"
 #include "cuda_host/runtime.h"
+#include "emulated_cuda/paged_step.h"
 #include "quant/int8.h"
 
 using namespace qllm;        // NOLINT

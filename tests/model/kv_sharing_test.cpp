@@ -165,7 +165,8 @@ TEST_CASE("kv sharing: the budget holds for all sessions together") {
   check_error(ErrorCode::invalid_argument, "negative", [&] { small_model(options); });
   options.kv_memory_bytes = 0;
   options.kv_format = "fp8";
-  check_error(ErrorCode::invalid_argument, "expected bf16, int8 or f16", [&] { small_model(options); });
+  check_error(ErrorCode::invalid_argument, "expected bf16, int8 or f16",
+              [&] { small_model(options); });
 }
 
 TEST_CASE("kv sharing: int8 takes about half, and stays near bf16") {

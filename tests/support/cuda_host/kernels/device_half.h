@@ -37,8 +37,8 @@ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[
 
 namespace emulated {
 
-/// A thread's copies that are under way. Under odd orders (set_order) they are made at once, else as
-/// late as a device may make them: at the wait that needs them.
+/// A thread's copies that are under way. Under odd orders (set_order) they are made at once, else
+/// as late as a device may make them: at the wait that needs them.
 struct Copies {
   struct Copy {
     void* to;
