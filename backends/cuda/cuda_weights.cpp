@@ -15,24 +15,38 @@ int64_t run_bytes(const PackedRun& run) {
   return run.code_bytes() + scales;
 }
 
-/// Uploads one list of runs; returns where the codes and scales of each lie.
+/// The codes and scales of a run on the device.
 struct Placed {
   std::byte* codes;
   float* scale;
 };
-std::vector<Placed> place_runs(const Weight& weight, const std::vector<PackedRun>& runs, int term,
+
+/// Uploads the shares of one list of runs; returns where each lies.
+std::vector<Placed> place_runs(const Weight& weight, const std::vector<PackedRun>& runs,
+                               const std::vector<SharedRun>& shared, int term,
                                const PackedLinear* packed, const TensorSource& source,
                                Uploader* uploader, std::vector<DeviceBuffer>* memory) {
   std::vector<Placed> placed;
-  for (size_t r = 0; r < runs.size(); ++r) {
-    const PackedRun& run = runs[r];
+  for (const SharedRun& share : shared) {
+    const PackedRun& run = share.run;
     const DeviceBuffer& buffer = memory->emplace_back(run_bytes(run), "weights");
     auto* const scale = reinterpret_cast<float*>(buffer.data() + run.code_bytes());
-    uploader->send(weight, packed, source, run, r, term, buffer.data(),
-                   run.in_groups() ? nullptr : scale);
+    int64_t row = 0;
+    for (const RunPiece& piece : share.pieces) {
+      uploader->send(weight, packed, source, runs, piece, term,
+                     buffer.data() + row / kBlockN * run.column_bytes(),
+                     run.in_groups() ? nullptr : scale + row);
+      row += piece.n;
+    }
     placed.push_back({buffer.data(), scale});
   }
   return placed;
+}
+
+std::vector<PackedRun> runs_of(const std::vector<SharedRun>& shared) {
+  std::vector<PackedRun> runs;
+  for (const SharedRun& share : shared) runs.push_back(share.run);
+  return runs;
 }
 
 /// Points a part of a linear at its rows of the run that it is a part of.
@@ -46,18 +60,23 @@ void point_into(const std::vector<PackedRun>& runs, const std::vector<Placed>& p
   part->scale = placed[r].scale + row;
 }
 
-DeviceLinear load_linear(const Weight& weight, const Scheme& scheme, const TensorSource& source,
-                         Uploader* uploader) {
+DeviceLinear load_linear(const Weight& weight, const RowShare& share, const Scheme& scheme,
+                         const TensorSource& source, Uploader* uploader) {
   const PackedLinear* packed = source.packed(weight.name);
-  const PackedLayout layout =
+  const PackedLayout whole =
       packed != nullptr ? packed->layout : packed_layout(scheme, weight, source);
+  const RowShare rows = share.empty() ? RowShare{{0, weight.n}} : share;
+  const std::vector<SharedRun> firsts = share_runs(whole.runs, rows);
+  const std::vector<SharedRun> seconds = share_runs(whole.second_terms, rows);
+  const PackedLayout layout{runs_of(firsts), runs_of(seconds), whole.group, whole.k_padded};
   DeviceLinear out;
-  out.n = weight.n;
+  out.n = rows_in(rows);
   out.group = layout.group;
   out.k_padded = layout.k_padded;
-  const auto first = place_runs(weight, layout.runs, 1, packed, source, uploader, &out.memory);
+  const auto first =
+      place_runs(weight, whole.runs, firsts, 1, packed, source, uploader, &out.memory);
   const auto second =
-      place_runs(weight, layout.second_terms, 2, packed, source, uploader, &out.memory);
+      place_runs(weight, whole.second_terms, seconds, 2, packed, source, uploader, &out.memory);
   if (layout.group == 0) {
     out.int8 = pair_terms(layout);
     for (Int8Linear& part : out.int8) {
@@ -74,9 +93,15 @@ DeviceLinear load_linear(const Weight& weight, const Scheme& scheme, const Tenso
   return out;
 }
 
-DeviceBuffer load_vector(const Weight& weight, const TensorSource& source, const Stream& stream) {
-  std::vector<float> values(static_cast<size_t>(round_up(weight.k, int64_t{64})));
-  read_weight_vector(source, weight, values.data());
+DeviceBuffer load_vector(const Weight& weight, const RowShare& share, const TensorSource& source,
+                         const Stream& stream) {
+  std::vector<float> whole(static_cast<size_t>(weight.k));
+  read_weight_vector(source, weight, whole.data());
+  std::vector<float> values;
+  for (const RowRange& range : share.empty() ? RowShare{{0, weight.k}} : share) {
+    values.insert(values.end(), whole.begin() + range.begin, whole.begin() + range.end);
+  }
+  values.resize(static_cast<size_t>(round_up(static_cast<int64_t>(values.size()), kBlockN)));
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
   DeviceBuffer out(bytes, "vectors");
   copy_to_device(out.data(), values.data(), bytes, stream);
@@ -119,18 +144,19 @@ std::vector<Int8Linear> pair_terms(const PackedLayout& layout) {
 
 CudaWeights::CudaWeights(const Graph& graph, const Scheme& scheme,
                          std::shared_ptr<const TensorSource> source, const Stream& stream,
-                         const ProgressFn& progress)
+                         const ProgressFn& progress, const std::vector<RowShare>& shares)
     : source_(std::move(source)) {
   linears_.resize(graph.weights.size());
   vectors_.resize(graph.weights.size());
   Uploader uploader(stream);
   for (size_t i = 0; i < graph.weights.size(); ++i) {
     const Weight& weight = graph.weights[i];
+    const RowShare share = shares.empty() ? RowShare{} : shares[i];
     if (weight.role == WeightRole::linear) {
-      linears_[i] = load_linear(weight, scheme, *source_, &uploader);
+      linears_[i] = load_linear(weight, share, scheme, *source_, &uploader);
       for (const DeviceBuffer& buffer : linears_[i].memory) bytes_ += buffer.bytes();
     } else if (weight.role == WeightRole::vector) {
-      vectors_[i] = load_vector(weight, *source_, stream);
+      vectors_[i] = load_vector(weight, share, *source_, stream);
       bytes_ += weight.k * static_cast<int64_t>(sizeof(float));
     } else {
       gathered_bytes_ += weight.k * static_cast<int64_t>(sizeof(float));

@@ -10,12 +10,13 @@
 #include "backend/packed_linear.h"
 #include "cuda_device.h"
 #include "kernels/linear.h"
+#include "row_share.h"
 
 namespace qllm::cuda {
 
 /// One linear in device memory.
 struct DeviceLinear {
-  int64_t n = 0;                 // outputs
+  int64_t n = 0;                 // outputs that it holds
   int64_t group = 0;             // of the activations that it wants; 0: one scale per token
   int64_t k_padded = 0;          // inputs, the most that any run pads to
   std::vector<Int8Linear> int8;  // cover the rows, or
@@ -25,10 +26,12 @@ struct DeviceLinear {
 
 class CudaWeights final : public Weights {
  public:
-  /// Throws what the source throws; bad_format for a block whose checksum is another;
+  /// `shares`: what this device holds of each weight, an empty one all of it; no shares: all of
+  /// all. Throws what the source throws; bad_format for a block whose checksum is another;
   /// out_of_memory.
   CudaWeights(const Graph& graph, const Scheme& scheme, std::shared_ptr<const TensorSource> source,
-              const Stream& stream, const ProgressFn& progress);
+              const Stream& stream, const ProgressFn& progress,
+              const std::vector<RowShare>& shares = {});
 
   const DeviceLinear& linear(WeightId id) const { return linears_[static_cast<size_t>(id)]; }
   /// Null for weights of other roles. Padded to a multiple of 64 elements.

@@ -29,10 +29,12 @@ Uploader::Half& Uploader::next_half(int64_t bytes) {
 }
 
 void Uploader::send(const Weight& weight, const PackedLinear* packed, const TensorSource& source,
-                    const PackedRun& run, size_t index, int term, std::byte* codes, float* scale) {
+                    const std::vector<PackedRun>& runs, const RunPiece& piece, int term,
+                    std::byte* codes, float* scale) {
+  const PackedRun& run = runs[piece.run];
   constexpr int64_t kScales = kBlockN * (sizeof(float) + sizeof(int32_t));
   const int64_t column = run.column_bytes();
-  const int64_t columns = run.n / kBlockN;
+  const int64_t columns = piece.n / kBlockN;
   const int64_t step = std::clamp<int64_t>(kHalfBytes / column, 1, columns);
   for (int64_t from = 0; from < columns; from += step) {
     const int64_t count = std::min(step, columns - from);
@@ -41,10 +43,10 @@ void Uploader::send(const Weight& weight, const PackedLinear* packed, const Tens
     auto* const scales = reinterpret_cast<float*>(host + step * column);
     auto* const sums = reinterpret_cast<int32_t*>(scales + step * kBlockN);
     in_parallel(count, [&](int64_t i) {
-      const int64_t row = run.n0 + (from + i) * kBlockN;
+      const int64_t row = piece.row + (from + i) * kBlockN;
       const BlockMemory to{host + i * column, scales + i * kBlockN, sums + i * kBlockN};
       if (packed != nullptr) {
-        copy_block(weight.name, *packed, index, term, row, to);
+        copy_block(weight.name, *packed, piece.run, term, row, to);
       } else {
         pack_block(weight, run, term, source, row, to);
       }

@@ -6,6 +6,7 @@
 #include "backend/packed_linear.h"
 #include "cuda_device.h"
 #include "kernels/linear.h"
+#include "row_share.h"
 
 namespace qllm::cuda {
 
@@ -15,11 +16,12 @@ class Uploader {
  public:
   explicit Uploader(const Stream& stream);
 
-  /// One run of a weight: its codes to `codes` (rows of k_padded, or block columns) and, int8 only,
-  /// its scales to `scale`, device memory. `packed` may be null: then blocks are made from
-  /// `source`.
+  /// A piece of one of the `runs` of a weight: its codes to `codes` (rows of k_padded, or block
+  /// columns) and, int8 only, its scales to `scale`, device memory. `packed` may be null: then
+  /// blocks are made from `source`.
   void send(const Weight& weight, const PackedLinear* packed, const TensorSource& source,
-            const PackedRun& run, size_t index, int term, std::byte* codes, float* scale);
+            const std::vector<PackedRun>& runs, const RunPiece& piece, int term, std::byte* codes,
+            float* scale);
   /// Waits until all has arrived.
   void finish() { stream_.synchronize(); }
 
