@@ -15,8 +15,9 @@ bool same_kind(const AttentionOp& a, const AttentionOp& b) {
 
 }  // namespace
 
-AttentionStep::AttentionStep(const Graph& graph, const PlanLimits& limits, int multiprocessors)
-    : multiprocessors_(multiprocessors) {
+AttentionStep::AttentionStep(const Graph& graph, const PlanLimits& limits, int multiprocessors,
+                             int64_t all_kv_heads)
+    : multiprocessors_(multiprocessors), all_kv_heads_(all_kv_heads) {
   for (const Op& op : graph.ops) {
     const auto* attention = std::get_if<AttentionOp>(&op);
     if (attention == nullptr) continue;
@@ -45,6 +46,15 @@ AttentionShape AttentionStep::shape_of(const AttentionOp& op) const {
   return shape;
 }
 
+int AttentionStep::splits_of(AttentionShape shape) const {
+  if (all_kv_heads_ != 0) {
+    const auto heads = static_cast<int32_t>(all_kv_heads_);
+    shape.n_heads = shape.heads_of_kv() * heads;
+    shape.kv.n_kv_heads = heads;
+  }
+  return decode_splits(shape, n_slices_, max_length_, multiprocessors_);
+}
+
 void AttentionStep::send_tiles(int heads_of_kv, const std::vector<DeviceSlice>& slices,
                                const Stream& stream) {
   Tiles& tiles = tiles_[heads_of_kv];
@@ -59,7 +69,7 @@ bool AttentionStep::reserve_workspace() {
   int64_t bytes = 0;
   for (const AttentionOp& op : ops_) {
     const AttentionShape shape = shape_of(op);
-    const int splits = decode_splits(shape, n_slices_, max_length_, multiprocessors_);
+    const int splits = splits_of(shape);
     bytes = std::max(bytes, decode_workspace_bytes(shape, n_slices_, splits));
   }
   if (bytes <= workspace_.bytes()) return false;
@@ -90,7 +100,7 @@ void AttentionStep::run(const AttentionOp& op, const FloatRows& q, const FloatRo
                       stream.get());
   }
   if (n_single_ == 0) return;
-  const int splits = decode_splits(shape, n_slices_, max_length_, multiprocessors_);
+  const int splits = splits_of(shape);
   attention_decode(shape, q, out, tables, n_slices_, splits, workspace_.as<float>(), stream.get());
 }
 

@@ -14,7 +14,10 @@ namespace qllm::cuda {
 
 class AttentionStep {
  public:
-  AttentionStep(const Graph& graph, const PlanLimits& limits, int multiprocessors);
+  /// `all_kv_heads`: those of the model where `graph` has a part of them, else 0. Splits are as
+  /// many as one device would take for all, since sums depend on their number.
+  AttentionStep(const Graph& graph, const PlanLimits& limits, int multiprocessors,
+                int64_t all_kv_heads = 0);
 
   /// Sends the tiles of a batch off and makes room for its splits. True where memory moved, which
   /// captured graphs may hold.
@@ -36,11 +39,13 @@ class AttentionStep {
     int64_t count = 0;
   };
   AttentionShape shape_of(const AttentionOp& op) const;
+  int splits_of(AttentionShape shape) const;
   void send_tiles(int heads_of_kv, const std::vector<DeviceSlice>& slices, const Stream& stream);
   bool reserve_workspace();
 
   std::vector<AttentionOp> ops_;  // one of each kind
   int multiprocessors_;
+  int64_t all_kv_heads_;  // 0: as many as the graph has
   KvGeometry kv_;
   int64_t n_slices_ = 0;
   int64_t n_single_ = 0;  // slices of one token

@@ -2,130 +2,35 @@
 
 #include <algorithm>
 #include <cstring>
-#include <functional>
-#include <map>
-#include <optional>
 #include <utility>
-#include <vector>
 
-#include "activations.h"
-#include "attention_step.h"
-#include "backend/batch.h"
 #include "core/error.h"
 #include "core/math.h"
-#include "cuda_kv_storage.h"
-#include "device_timers.h"
+#include "kernels/columns.h"
 #include "kernels/rope_kv_write.h"
-#include "kernels/rows.h"
-#include "linear_step.h"
-#include "lt_gemm.h"
-#include "step_upload.h"
+#include "team_kv_storage.h"
 
 namespace qllm::cuda {
-namespace {
 
-/// What a captured graph depends on.
-struct StepKind {
-  int64_t n_tokens = 0;
-  int64_t n_outputs = 0;
-  int64_t max_length = 0;
-  friend auto operator<=>(const StepKind&, const StepKind&) = default;
-};
-
-class CudaPlan final : public Plan {
- public:
-  CudaPlan(const DeviceInfo& device, const Graph& graph, std::shared_ptr<const CudaWeights> weights,
-           const PlanLimits& limits)
-      : device_(device),
-        graph_(graph),
-        weights_(std::move(weights)),
-        limits_(limits),
-        shape_(step_shape(graph_)),
-        forms_(graph_, *weights_),
-        activations_(graph_, forms_, limits_),
-        upload_(limits_),
-        attention_(graph_, limits_, device_.multiprocessors),
-        labels_(op_labels(graph_)) {
-    make_linear_context();
-    for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
-    make_host_rows();
-  }
-
-  const PlanLimits& limits() const override { return limits_; }
-  void execute(const Batch& batch, std::span<float> logits) override;
-  void set_recorder(StepRecorder* recorder) override;
-
-  void operator()(const InputOp& op) { entry_ = op.out; }
-  void operator()(const EmbedOp& op) {
-    entry_ = op.out;
-    table_ = op.table;
-  }
-  void operator()(const RmsNormOp& op);
-  void operator()(const LinearOp& op);
-  void operator()(const RopeKvWriteOp& op);
-  void operator()(const AttentionOp& op);
-  void operator()(const SwiGluOp& op);
-  void operator()(const SelectRowsOp& op);
-
- private:
-  using Launch = std::function<void()>;
-  /// What is timed as one: the kernels of an op, or a copy.
-  struct Stage {
-    Launch launch;
-    ProfileStage name;
-  };
-
-  const LinearOp* fused_linear(size_t i) const;
-  void make_linear_context();
-  void make_host_rows();
-  RowOutputs outputs_of(ValueId id);
-  void quantize_if_wanted(ValueId id);
-  int64_t rows(ValueId id) const {
-    return graph_.value(id).rows == Rows::tokens ? step_.n_tokens : step_.n_outputs;
-  }
-  const float* inv_freq(const std::vector<float>& values);
-  const CudaKvStorage& storage(const Batch& batch) const;
-  void send(const Batch& batch);
-  void send_entry(const Batch& batch);
-  void run(bool decode);
-  /// As the op being compiled.
-  void add_stage(Launch launch);
-  /// Of something of its own, such as a quantization.
-  void add_stage(Launch launch, const char* kind);
-  void launch_all() {
-    for (const Stage& stage : stages_) {
-      stage.launch();
-      timers_.lap(stream_);
-    }
-  }
-  void fetch_result(const Batch& batch, std::span<float> out);
-
-  DeviceInfo device_;
-  Graph graph_;
-  std::shared_ptr<const CudaWeights> weights_;
-  PlanLimits limits_;
-  qllm::StepShape shape_;
-  ValueForms forms_;
-  Stream stream_;
-  Activations activations_;
-  StepUpload upload_;
-  AttentionStep attention_;
-  std::optional<LtGemm> gemm_;
-  DeviceBuffer sums_;
-  LinearContext linear_;
-  std::vector<std::pair<std::vector<float>, DeviceBuffer>> inv_freqs_;
-  ValueId entry_ = kNone;   // what comes from the host
-  WeightId table_ = kNone;  // whose rows it is; kNone: the batch's inputs
-  PinnedBuffer entry_rows_;
-  PinnedBuffer result_rows_;
-  size_t op_ = 0;                    // being compiled
-  std::vector<std::string> labels_;  // of the ops
-  std::vector<Stage> stages_;
-  DeviceTimers timers_;
-  std::map<StepKind, std::optional<CapturedGraph>> graphs_;  // empty: seen once
-  StepKind step_;                                            // that runs
-  KvGeometry kv_;                                            // likewise
-};
+CudaPlan::CudaPlan(const DeviceInfo& device, const Graph& graph,
+                   std::shared_ptr<const CudaWeights> weights, const PlanLimits& limits,
+                   PlanRank team)
+    : device_(device),
+      team_(std::move(team)),
+      graph_(graph),
+      weights_(std::move(weights)),
+      limits_(limits),
+      shape_(step_shape(graph_)),
+      forms_(graph_, *weights_),
+      activations_(graph_, forms_, limits_),
+      upload_(limits_),
+      attention_(graph_, limits_, device_.multiprocessors, team_.n_kv_heads),
+      labels_(op_labels(graph_)) {
+  make_linear_context();
+  for (op_ = 0; op_ < graph_.ops.size(); ++op_) std::visit(*this, graph_.ops[op_]);
+  make_host_rows();
+  make_slots();
+}
 
 void CudaPlan::make_linear_context() {
   linear_.multiprocessors = device_.multiprocessors;
@@ -151,6 +56,42 @@ void CudaPlan::make_host_rows() {
   std::memset(entry_rows_.data(), 0, static_cast<size_t>(entry_rows_.bytes()));
   const int64_t wanted = activations_.max_rows(graph_.logits) * out.ld * kFloat;
   result_rows_ = PinnedBuffer(std::max(std::min(wanted, kMostBytes), out.ld * kFloat));
+}
+
+void CudaPlan::make_slots() {
+  int64_t values = 0;
+  for (const Stage& stage : stages_) {
+    if (!stage.gather) continue;
+    const auto& [value, deal, in_rows] = *stage.gather;
+    values = std::max(values, deal.ranks * activations_.max_rows(value) * deal.most());
+  }
+  if (values == 0) return;
+  slots_ = DeviceBuffer(values * static_cast<int64_t>(sizeof(float)), "exchanges");
+}
+
+/// Columns of a value that this rank makes.
+int64_t CudaPlan::own_width(ValueId id, const Deal& deal) const {
+  return std::min(deal.end(team_.rank), graph_.value(id).width) - deal.begin(team_.rank);
+}
+
+float* CudaPlan::slot(const Deal& deal, int64_t rows) const {
+  return slots_.as<float>() + team_.rank * rows * deal.most();
+}
+
+/// Where this rank's columns of `all` rows of a value go: where they are sent from.
+FloatRows CudaPlan::own_rows(const FloatRows& all, ValueId id, const Deal& deal) const {
+  if (deal.unit == 0) return all;
+  const int64_t m = rows(id), width = own_width(id, deal);
+  if (in_place(deal, m)) {
+    return {all.data + deal.begin(team_.rank), round_up(width, kBlockN), width};
+  }
+  return {slot(deal, m), deal.most(), width};
+}
+
+void CudaPlan::gather(ValueId id, const Deal& deal, bool in_rows) {
+  if (deal.unit == 0) return;
+  add_stage({}, "exchange");
+  stages_.back().gather = Gather{id, deal, in_rows};
 }
 
 /// The forms of a value that its readers want, made by one kernel.
@@ -200,6 +141,13 @@ void CudaPlan::operator()(const LinearOp& op) {
   y.floats = activations_.floats(op.out);
   if (op.bias != kNone) y.bias = weights_->vector(op.bias);
   if (op.residual != kNone) y.residual = activations_.floats(op.residual).data;
+  const Deal deal = this->deal();
+  if (deal.unit != 0) {  // columns of all rows
+    const int64_t begin = deal.begin(team_.rank);
+    y.floats.data += begin;
+    y.floats.width = own_width(op.out, deal);
+    if (y.residual != nullptr) y.residual += begin;
+  }
   const DeviceLinear& w = weights_->linear(op.weight);
   const bool swiglu = op_ + 1 < graph_.ops.size() && fused_linear(op_ + 1) != nullptr;
   add_stage([this, op, y, &w, swiglu, x = activations_.quantized(op.in)] {
@@ -210,6 +158,7 @@ void CudaPlan::operator()(const LinearOp& op) {
       run_linear(w, x, m, y, linear_, stream_);
     }
   });
+  gather(op.out, deal, true);
   quantize_if_wanted(op.out);
 }
 
@@ -255,28 +204,38 @@ void CudaPlan::operator()(const RopeKvWriteOp& op) {
 }
 
 void CudaPlan::operator()(const AttentionOp& op) {
-  add_stage([this, op, q = activations_.floats(op.q), out = activations_.floats(op.out)] {
-    attention_.run(op, q, out, upload_.tables(), stream_);
+  const Deal deal = this->deal();
+  add_stage([this, op, deal, q = activations_.floats(op.q), out = activations_.floats(op.out)] {
+    attention_.run(op, q, own_rows(out, op.out, deal), upload_.tables(), stream_);
   });
+  gather(op.out, deal, false);
   quantize_if_wanted(op.out);
 }
 
 void CudaPlan::operator()(const SwiGluOp& op) {
-  const int64_t d_ff = graph_.value(op.out).width;
+  const Deal deal = this->deal();
+  const bool whole = deal.unit == 0;
+  const int64_t d_ff = whole ? graph_.value(op.out).width : own_width(op.out, deal);
   const LinearOp* const linear = fused_linear(op_);
   const DeviceLinear* const w = linear != nullptr ? &weights_->linear(linear->weight) : nullptr;
   const float* const x_scale = w != nullptr ? activations_.quantized(linear->in).scale : nullptr;
-  add_stage(
-      [this, op, d_ff, w, x_scale, in = activations_.floats(op.gate_up), out = outputs_of(op.out)] {
-        const int64_t m = rows(op.out);
-        if (w != nullptr && leaves_sums(*w, m, linear_)) {
-          const Int8Run& run = w->int8[0].first;
-          swiglu_sums({linear_.sums, run.n, x_scale, run.scale}, d_ff, op.hadamard != 0, m, out,
-                      stream_.get());
-        } else {
-          swiglu_rows(in, d_ff, op.hadamard != 0, m, out, stream_.get());
-        }
-      });
+  const RowOutputs all =
+      whole ? outputs_of(op.out) : RowOutputs{activations_.floats(op.out), {}, nullptr, 0};
+  add_stage([this, op, deal, d_ff, w, x_scale, all, in = activations_.floats(op.gate_up)] {
+    const int64_t m = rows(op.out);
+    RowOutputs out = all;
+    if (deal.unit != 0) out.floats = own_rows(all.floats, op.out, deal);
+    if (w != nullptr && leaves_sums(*w, m, linear_)) {
+      const Int8Run& run = w->int8[0].first;
+      swiglu_sums({linear_.sums, run.n, x_scale, run.scale}, d_ff, op.hadamard != 0, m, out,
+                  stream_.get());
+    } else {
+      swiglu_rows(in, d_ff, op.hadamard != 0, m, out, stream_.get());
+    }
+  });
+  if (whole) return;
+  gather(op.out, deal, false);
+  quantize_if_wanted(op.out);
 }
 
 void CudaPlan::operator()(const SelectRowsOp& op) {
@@ -286,20 +245,28 @@ void CudaPlan::operator()(const SelectRowsOp& op) {
   quantize_if_wanted(op.out);
 }
 
+const CudaKvStorage& CudaPlan::storage(const Batch& batch, const BatchSlice& slice) const {
+  if (team_.ranks == 1) return storage_of<CudaKvStorage>(batch, *slice.kv, "cuda");
+  const auto& team = storage_of<TeamKvStorage>(batch, *slice.kv, "cuda");
+  require(team.ranks() == team_.ranks, ErrorCode::invalid_argument,
+          "cuda: a KV cache on {} GPUs, weights on {}", team.ranks(), team_.ranks);
+  return team.rank(team_.rank);
+}
+
 const CudaKvStorage& CudaPlan::storage(const Batch& batch) const {
-  const CudaKvStorage& first = storage_of<CudaKvStorage>(batch, *batch.slices[0].kv, "cuda");
+  const CudaKvStorage& first = storage(batch, batch.slices[0]);
   for (const BatchSlice& slice : batch.slices) {
-    const auto& other = storage_of<CudaKvStorage>(batch, *slice.kv, "cuda");
-    require(other.geometry() == first.geometry(), ErrorCode::invalid_argument,
+    require(storage(batch, slice).geometry() == first.geometry(), ErrorCode::invalid_argument,
             "cuda: KV caches of two formats in one step");
   }
   return first;
 }
 
-void CudaPlan::send_entry(const Batch& batch) {
+/// `made`: the rows, where another rank has them in page-locked memory.
+void CudaPlan::send_entry(const Batch& batch, const float* made) {
   const FloatRows rows = activations_.floats(entry_);
   auto* const host = entry_rows_.as<float>();
-  for (size_t t = 0; t < batch.tokens.size(); ++t) {
+  for (size_t t = 0; made == nullptr && t < batch.tokens.size(); ++t) {
     float* row = host + static_cast<int64_t>(t) * rows.ld;
     if (table_ != kNone) {
       read_weight_rows(weights_->source(), graph_.weight(table_), batch.tokens[t], 1, row);
@@ -309,7 +276,8 @@ void CudaPlan::send_entry(const Batch& batch) {
     }
   }
   const auto count = static_cast<int64_t>(batch.tokens.size());
-  copy_to_device(rows.data, host, count * rows.ld * static_cast<int64_t>(sizeof(float)), stream_);
+  copy_to_device(rows.data, made != nullptr ? made : host,
+                 count * rows.ld * static_cast<int64_t>(sizeof(float)), stream_);
 }
 
 /// A decode step of a kind that has run before is captured and launched as one.
@@ -341,18 +309,33 @@ void CudaPlan::fetch_result(const Batch& batch, std::span<float> out) {
   stream_.synchronize();
 }
 
-void CudaPlan::set_recorder(StepRecorder* recorder) {
+std::vector<ProfileStage> CudaPlan::stage_names() const {
   std::vector<ProfileStage> names = {{"to the device", "copy"}};
   for (const Stage& stage : stages_) names.push_back(stage.name);
   names.push_back({"from the device", "copy"});
-  timers_.set(recorder, device_, std::move(names));
+  return names;
+}
+
+void CudaPlan::set_track(StepRecorder* recorder, SpanTrack* track) {
+  timers_.set(recorder, track, stages_.size() + 2);
+}
+
+void CudaPlan::set_recorder(StepRecorder* recorder) {
+  timers_.clear();
+  if (recorder == nullptr) return;
+  check(cudaSetDevice(device_.index), "cudaSetDevice");
+  std::vector<ProfileStage> names = stage_names();
+  const std::string track = fmt::format("gpu {}", device_.index);
+  const auto count = static_cast<int64_t>(names.size());
+  ProfileTeam& team = recorder->add_team(TrackKind::gpu, {&track, 1}, std::move(names), count);
+  set_track(recorder, &team.tracks.front());
 }
 
 /// The tables and rows of a step go to the device.
-void CudaPlan::send(const Batch& batch) {
+void CudaPlan::send(const Batch& batch, const float* entry_rows) {
   const KvGeometry& kv = storage(batch).geometry();
   const auto address = [&](const BatchSlice& slice, int32_t block) {
-    return storage_of<CudaKvStorage>(batch, *slice.kv, "cuda").address(block);
+    return storage(batch, slice).address(block);
   };
   bool stale = upload_.send(batch, stream_, address);
   stale = attention_.prepare(batch, kv, stream_) || stale;
@@ -360,7 +343,54 @@ void CudaPlan::send(const Batch& batch) {
   kv_ = kv;
   step_ = {static_cast<int64_t>(batch.tokens.size()), static_cast<int64_t>(batch.outputs.size()),
            attention_.max_length()};
-  send_entry(batch);
+  send_entry(batch, entry_rows);
+}
+
+void CudaPlan::begin(const Batch& batch, const float* entry_rows) {
+  timers_.begin(stream_);
+  send(batch, entry_rows);
+  timers_.lap(stream_);
+}
+
+void CudaPlan::end(const Batch& batch, std::span<float> out) {
+  if (!out.empty()) fetch_result(batch, out);
+  timers_.lap(stream_);
+  stream_.synchronize();
+  timers_.finish();
+}
+
+size_t CudaPlan::launch_from(size_t from) {
+  for (; from < stages_.size() && !stages_[from].gather; ++from) {
+    stages_[from].launch();
+    timers_.lap(stream_);
+  }
+  return from;
+}
+
+int64_t CudaPlan::exchange_values(size_t i) const {
+  const Gather& g = *stages_[i].gather;
+  return rows(g.value) * g.deal.most();
+}
+
+Communicator::Exchange CudaPlan::begin_exchange(size_t i) {
+  const auto& [value, deal, in_rows] = *stages_[i].gather;
+  const int64_t m = rows(value);
+  const FloatRows all = activations_.floats(value), own = own_rows(all, value, deal);
+  if (in_place(deal, m)) return {own.data, all.data, stream_.get()};
+  if (in_rows) {
+    const FloatRows columns{all.data + deal.begin(team_.rank), all.ld, own.width};
+    pack_columns(columns, m, own.data, own.ld, stream_.get());
+  }
+  return {own.data, slots_.as<float>(), stream_.get()};
+}
+
+void CudaPlan::end_exchange(size_t i) {
+  const auto& [value, deal, in_rows] = *stages_[i].gather;
+  const int64_t m = rows(value);
+  if (!in_place(deal, m)) {
+    unpack_columns(slots_.as<float>(), deal, m, activations_.floats(value), stream_.get());
+  }
+  timers_.lap(stream_);
 }
 
 void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
@@ -368,23 +398,10 @@ void CudaPlan::execute(const Batch& batch, std::span<float> logits) {
   check(cudaSetDevice(device_.index), "cudaSetDevice");
   reserve_room(batch);
   const RecordedStep recorded(timers_.recorder(), step_of(batch));
-  timers_.begin(stream_);
-  send(batch);
-  timers_.lap(stream_);
+  begin(batch, nullptr);
   run(attention_.only_decode());
-  fetch_result(batch, logits);
-  timers_.lap(stream_);
-  if (timers_.recorder() != nullptr) stream_.synchronize();
-  timers_.finish();
+  end(batch, logits);
   advance(batch);
-}
-
-}  // namespace
-
-std::unique_ptr<Plan> compile_plan(const DeviceInfo& device, const Graph& graph,
-                                   std::shared_ptr<const CudaWeights> weights,
-                                   const PlanLimits& limits) {
-  return std::make_unique<CudaPlan>(device, graph, std::move(weights), limits);
 }
 
 }  // namespace qllm::cuda

@@ -1,21 +1,15 @@
 #include "device_timers.h"
 
-#include <fmt/format.h>
-
 #include <cmath>
-#include <utility>
 
 namespace qllm::cuda {
 
-void DeviceTimers::set(StepRecorder* recorder, const DeviceInfo& device,
-                       std::vector<ProfileStage> stages) {
+void DeviceTimers::set(StepRecorder* recorder, SpanTrack* track, size_t stages) {
   clear();
   if (recorder == nullptr) return;
   recorder_ = recorder;
-  for (size_t i = 0; i <= stages.size(); ++i) events_.emplace_back(true);
-  const std::string name = fmt::format("gpu {}", device.index);
-  const auto count = static_cast<int64_t>(stages.size());
-  track_ = &recorder->add_team(TrackKind::gpu, {&name, 1}, std::move(stages), count).tracks.front();
+  track_ = track;
+  for (size_t i = 0; i <= stages; ++i) events_.emplace_back(true);
 }
 
 void DeviceTimers::clear() {

@@ -10,8 +10,9 @@ namespace qllm::cuda {
 
 class DeviceTimers {
  public:
-  /// `recorder` stays until the next set() or clear().
-  void set(StepRecorder* recorder, const DeviceInfo& device, std::vector<ProfileStage> stages);
+  /// Writes `stages` spans a step to `track` of `recorder`, which stay until the next set() or
+  /// clear(). Null: as clear().
+  void set(StepRecorder* recorder, SpanTrack* track, size_t stages);
   void clear();
   /// Null: off.
   StepRecorder* recorder() const { return recorder_; }

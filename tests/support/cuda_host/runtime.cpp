@@ -10,12 +10,15 @@
 #include <utility>
 #include <vector>
 
+#include "devices.h"
+
 using Clock = std::chrono::steady_clock;
 
 struct EmulatedGraph {
   std::vector<std::function<void()>> work;
 };
 struct EmulatedStream {
+  int device = 0;
   bool capturing = false;
   EmulatedGraph captured;
 };
@@ -32,15 +35,22 @@ Device first_device() {
   const std::string wish = set != nullptr ? set : "";
   if (wish == "no-driver") device.driver = false;
   if (wish == "no-gpu") device.count = 0;
+  if (wish.starts_with("gpus=")) device.count = std::stoi(wish.substr(5));
   if (wish.starts_with("bytes=")) device.total_bytes = std::stoll(wish.substr(6));
   return device;
 }
 
+struct Allocation {
+  size_t bytes = 0;
+  int device = 0;
+};
+
 struct State {
   std::mutex mutex;
   Device device = first_device();
-  std::map<void*, size_t> allocations;
-  int64_t allocated = 0;
+  std::map<const std::byte*, Allocation> allocations;
+  std::map<int, int64_t> allocated;  // by device
+  std::map<int, int64_t> enqueued;
   GraphCounters graphs;
   cudaError_t error = cudaSuccess;  // stays, as a device's does
   std::string failure;
@@ -48,6 +58,12 @@ struct State {
 State& state() {
   static State s;
   return s;
+}
+
+/// Of the calling thread.
+int& current_device() {
+  static thread_local int device = 0;
+  return device;
 }
 
 cudaError_t sticky() { return state().error; }
@@ -65,11 +81,39 @@ void run_now(const std::function<void()>& work) {
 }  // namespace
 
 Device& device() { return state().device; }
-int64_t allocated_bytes() { return state().allocated; }
+int64_t allocated_bytes() {
+  int64_t bytes = 0;
+  for (const auto& [device, allocated] : state().allocated) bytes += allocated;
+  return bytes;
+}
+int64_t allocated_bytes(int device) { return state().allocated[device]; }
+int64_t enqueued(int device) { return state().enqueued[device]; }
 GraphCounters graph_counters() { return state().graphs; }
 const char* last_failure() { return state().failure.c_str(); }
 
+int owner_of(const void* p) {
+  State& s = state();
+  const std::lock_guard lock(s.mutex);
+  const auto* const at = static_cast<const std::byte*>(p);
+  auto behind = s.allocations.upper_bound(at);
+  if (behind == s.allocations.begin()) return -1;
+  const auto& [begin, allocation] = *--behind;
+  return at < begin + allocation.bytes ? allocation.device : -1;
+}
+
+int device_of(cudaStream_t stream) { return stream != nullptr ? stream->device : 0; }
+
 void enqueue(cudaStream_t stream, std::function<void()> work) {
+  if (stream != nullptr && stream->device != current_device()) {
+    return run_now([=] {
+      throw std::runtime_error("a stream of device " + std::to_string(stream->device) +
+                               " is used on device " + std::to_string(current_device()));
+    });
+  }
+  {
+    const std::lock_guard lock(state().mutex);
+    ++state().enqueued[device_of(stream)];
+  }
   if (stream != nullptr && stream->capturing) {
     stream->captured.work.push_back(std::move(work));
   } else {
@@ -118,7 +162,9 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int d) {
-  return d >= 0 && d < device().count ? cudaSuccess : cudaErrorInvalidDevice;
+  if (d < 0 || d >= device().count) return cudaErrorInvalidDevice;
+  current_device() = d;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* prop, int /*device*/) {
   *prop = {};
@@ -151,7 +197,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int /*d
 }
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes) {
   *total_bytes = static_cast<size_t>(device().total_bytes);
-  *free_bytes = *total_bytes - static_cast<size_t>(allocated_bytes());
+  *free_bytes = *total_bytes - static_cast<size_t>(allocated_bytes(current_device()));
   return cudaSuccess;
 }
 
@@ -161,23 +207,24 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (s.device.fail_allocation >= 0 && s.device.fail_allocation-- == 0) {
     return cudaErrorMemoryAllocation;
   }
-  if (s.allocated + static_cast<int64_t>(bytes) > s.device.total_bytes) {
+  int64_t& allocated = s.allocated[current_device()];
+  if (allocated + static_cast<int64_t>(bytes) > s.device.total_bytes) {
     return cudaErrorMemoryAllocation;
   }
   *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   if (*p == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*p, 0xCD, bytes);  // memory of a device is not zero
-  s.allocations[*p] = bytes;
-  s.allocated += static_cast<int64_t>(bytes);
+  s.allocations[static_cast<std::byte*>(*p)] = {bytes, current_device()};
+  allocated += static_cast<int64_t>(bytes);
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
   State& s = state();
   const std::lock_guard lock(s.mutex);
-  const auto found = s.allocations.find(p);
+  const auto found = s.allocations.find(static_cast<std::byte*>(p));
   if (found == s.allocations.end()) return cudaErrorInvalidValue;
-  s.allocated -= static_cast<int64_t>(found->second);
+  s.allocated[found->second.device] -= static_cast<int64_t>(found->second.bytes);
   s.allocations.erase(found);
   std::free(p);
   return cudaSuccess;
@@ -192,7 +239,16 @@ cudaError_t cudaFreeHost(void* p) {
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind /*kind*/,
                             cudaStream_t stream) {
-  enqueue(stream, [=] { std::memcpy(to, from, bytes); });
+  enqueue(stream, [=] {
+    for (const void* p : {static_cast<const void*>(to), from}) {
+      const int owner = owner_of(p);
+      if (stream != nullptr && owner >= 0 && owner != stream->device) {
+        throw std::runtime_error("a copy on device " + std::to_string(stream->device) +
+                                 " of memory of device " + std::to_string(owner));
+      }
+    }
+    std::memcpy(to, from, bytes);
+  });
   return sticky();
 }
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
@@ -201,6 +257,7 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t strea
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
   *stream = new EmulatedStream;
+  (*stream)->device = current_device();
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
