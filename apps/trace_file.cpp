@@ -16,9 +16,10 @@ void TraceFlags::add_to(CLI::App& command) {
                                "ui.perfetto.dev or chrome://tracing (docs/tracing.md)")
                    ->type_name("FILE");
   command
-      .add_option("--trace-memory", memory,
-                  "of --trace: for what is recorded, such as 1GB (2^30), default 32MB; what finds no "
-                  "room is dropped")
+      .add_option(
+          "--trace-memory", memory,
+          "of --trace: for what is recorded, such as 1GB (2^30), default 32MB; what finds no "
+          "room is dropped")
       ->transform(CLI::AsSizeValue(false))
       ->check(CLI::Range(int64_t{64} << 10, int64_t{1} << 40))
       ->type_name("BYTES")
