@@ -1,6 +1,7 @@
 #include "attention_step.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/attention_decode.h"
 #include "kernels/attention_prefill.h"
@@ -87,6 +88,8 @@ bool AttentionStep::prepare(const Batch& batch, const KvGeometry& kv, const Stre
   for (const BatchSlice& slice : batch.slices) {
     max_length_ = std::max(max_length_, slice.kv->capacity());
   }
+  // Few different ones: a captured graph is kept for each.
+  max_length_ = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(max_length_)));
   for (auto& [heads, tiles] : tiles_) send_tiles(heads, slices, stream);
   return n_single_ > 0 && reserve_workspace();
 }

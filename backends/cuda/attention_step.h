@@ -28,7 +28,8 @@ class AttentionStep {
 
   /// Of the prepared batch: every slice has one token.
   bool only_decode() const { return n_single_ == n_slices_; }
-  /// The longest that a sequence of the batch may become: what the number of splits depends on.
+  /// The longest that a sequence of the batch may become, rounded up to a power of two: what the
+  /// number of splits depends on.
   int64_t max_length() const { return max_length_; }
 
  private:
